@@ -42,7 +42,7 @@ pub enum TargetKind {
 }
 
 impl TargetKind {
-    /// All kinds. If several targets of a token are revoked, the first in this order is reported.
+    /// All kinds, in the order in which they are counted.
     pub const ALL: [Self; 10] = [
         Self::Token,
         Self::SigningInput,

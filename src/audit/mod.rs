@@ -2,19 +2,20 @@
 //!
 //! A layer and a revoker send each event to one [`AuditSink`]; see
 //! [`JwtRevocationLayer::with_audit`](crate::JwtRevocationLayer::with_audit) and
-//! [`Revoker::with_audit`](crate::Revoker::with_audit). [`AuditSink::record`] returns at once: what
-//! a slow or dead sink loses is counted by [`AuditSink::lost`] and nobody waits for it. Events hold
-//! ids, which may be personal data, and never a token: text that looks like a token is replaced.
+//! [`Revoker::with_audit`](crate::Revoker::with_audit). [`AuditSink::record`] returns at once. A
+//! slow or dead sink loses events and counts them ([`AuditSink::lost`]); no request waits for it.
+//! Events contain ids, which may be personal data, and never a token: text that looks like a token
+//! is replaced.
 //!
-//! An event says how it ended. If nobody waited for the end, because a client hung up or a time
-//! limit was over, the event says `error`: what was begun may have been done all the same.
+//! An event says how the operation ended. If nobody waited for the end, because a client hung up or
+//! a time limit was over, it says `error`: the operation may have been done nevertheless.
 //!
 //! # Where events can go
 //!
 //! | sink | use |
 //! | --- | --- |
 //! | [`TracingSink`] | `tracing` events, for any subscriber |
-//! | [`RedisAuditSink`](crate::store::redis::RedisAuditSink) | in Redis by user, readable from all processes (feature `redis`) |
+//! | [`RedisAuditSink`](crate::store::redis::RedisAuditSink) | events in Redis by user, for all processes (feature `redis`) |
 //! | one of your own | see below |
 //!
 //! # To a file, through tracing
@@ -43,7 +44,7 @@
 //! # To a file, as lines of JSON
 //!
 //! [`AuditEvent`] implements [`Serialize`], so a sink takes ten lines. This one has a bounded
-//! queue, and counts the events that found it full:
+//! queue, and counts the events that it loses:
 //!
 //! ```
 //! use std::io::Write as _;
@@ -83,17 +84,17 @@
 //! # What clients bring about
 //!
 //! A client that keeps trying with a revoked token, or an outage in fail mode open, makes an event
-//! with each request ([`AuditKind::RevokedRefused`], [`AuditKind::UncheckedAdmit`]). A layer tells
-//! the first of a token at once, and how many came in the next ten seconds as one event
-//! ([`AuditEvent::count`]); of more than 256 tokens within that time it tells the rest by their
-//! number alone. So they never displace revocations and logins in the queue of a sink.
-//! [`RedisAuditSink`](crate::store::redis::RedisAuditSink) keeps them apart, besides.
+//! with each request ([`AuditKind::RevokedRefused`], [`AuditKind::UncheckedAdmit`]). A layer
+//! reports the first event of a token at once, and those of the next ten seconds as one event with
+//! their number ([`AuditEvent::count`]). With more than 256 tokens in that time, it reports only
+//! the number for the rest. So they never displace revocations and logins in the queue of a sink.
+//! [`RedisAuditSink`](crate::store::redis::RedisAuditSink) also keeps them in a queue of their own.
 //!
-//! # What else should be in an event
+//! # Fields and events of your own
 //!
-//! [`with_audit_facts`](crate::JwtRevocationLayer::with_audit_facts) adds what a request says to
-//! the events of a layer, and [`RevokeRequest::fact`](crate::revoker::RevokeRequest::fact) to that
-//! of a revocation. Events of kinds of your own go to the same sink:
+//! [`with_audit_facts`](crate::JwtRevocationLayer::with_audit_facts) adds fields from the request
+//! to the events of a layer, and [`RevokeRequest::fact`](crate::revoker::RevokeRequest::fact) adds
+//! one to the event of a revocation. Send events of your own to the same sink:
 //!
 //! ```
 //! # use tower_jwt_revocation::audit::{AuditEvent, AuditKind, AuditSink, TracingSink};
@@ -153,7 +154,7 @@ const NAMED_FIELDS: [&str; 10] = [
 ///
 /// # Security
 /// [`record`](Self::record) is called on the request path: it must neither block nor panic. A sink
-/// that writes to a disk or a network puts a bounded queue in between.
+/// that writes to a disk or a network needs a bounded queue in between.
 #[doc(alias = "audit log")]
 pub trait AuditSink: Send + Sync + 'static {
     /// Takes one event. A sink that cannot keep it drops it, and counts that in
@@ -190,7 +191,7 @@ impl<S: AuditSink> AuditSink for Vec<S> {
     }
 }
 
-/// What an [`AuditEvent`] is about: its field `event`.
+/// The kind of an [`AuditEvent`]: its field `event`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuditKind {
@@ -198,7 +199,7 @@ pub enum AuditKind {
     Login,
     /// A refresh token was presented.
     Refresh,
-    /// A used refresh token was presented: its family ends, unless reuse is only reported.
+    /// A used refresh token was presented. Its family ends, unless reuse is only reported.
     RefreshReuse,
     /// Something was revoked.
     Revoke(TargetKind),
@@ -213,8 +214,7 @@ pub enum AuditKind {
     UncheckedAdmit,
     /// A request with a revoked token was refused.
     RevokedRefused,
-    /// An event of the application, with a name of its own: in `snake_case`, and none of those
-    /// above.
+    /// An event of the application, with a name in `snake_case` that is none of the above.
     Custom(&'static str),
 }
 
@@ -261,7 +261,7 @@ impl fmt::Display for AuditKind {
     }
 }
 
-/// One thing that happened.
+/// One event of the audit.
 ///
 /// Serialized, it is a flat object. These names and values are stable; new ones may be added.
 ///
@@ -269,16 +269,16 @@ impl fmt::Display for AuditKind {
 /// | --- | --- |
 /// | `ts` | when, by the clock of this process: RFC 3339 in UTC with milliseconds |
 /// | `event` | [`AuditKind::as_str`] |
-/// | `outcome` | `ok`, or `error` if it was refused, failed, or its end was not waited for |
+/// | `outcome` | `ok`, or `error` if it was refused, failed, or nobody waited for its end |
 /// | `sub`, `jti`, `session_id`, `family_id`, `device_id`, `client_id` | the ids of the user, the access token, …; each only if it is known |
 /// | `id` | the id of another target: a key, an issuer, a claim, a signing input |
-/// | `iss` | whose the id of a revocation is, if it names an issuer |
-/// | `reason`, `actor` | what a revocation was given, or why something was refused |
-/// | `sparing` | the session of which a revocation says nothing |
-/// | `issued_until` | up to when the tokens were issued that a revocation covers, as `ts`, if it was given such a time ([`Extent::IssuedUntil`]) |
+/// | `iss` | the issuer of the revoked id, if the revocation names one |
+/// | `reason`, `actor` | those of the revocation, or why something was refused |
+/// | `sparing` | the session that a revocation spares |
+/// | `issued_until` | the time of issue up to which a revocation covers tokens, as `ts`, if it has one ([`Extent::IssuedUntil`]) |
 /// | `error` | why it failed |
-/// | `count`, `since` | of an event that stands for several: how many, and when the first was, as `ts` |
-/// | others | what [`with_field`](Self::with_field) has added |
+/// | `count`, `since` | if the event stands for several: how many, and when the first was, as `ts` |
+/// | others | fields that [`with_field`](Self::with_field) has added |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an event has to be given to a sink"]
 pub struct AuditEvent {
@@ -422,8 +422,8 @@ impl AuditEvent {
     /// of a field counts; `ts`, `event`, `outcome`, `count` and `since` are taken, and left out.
     ///
     /// # Security
-    /// Text that looks like a token is replaced, and long text is cut. What else must not be kept
-    /// is for you to leave out.
+    /// Text that looks like a token is replaced, and long text is cut. Leave out whatever else must
+    /// not be kept.
     pub fn with_field(self, name: &'static str, text: Option<&str>) -> Self {
         if OWN_FIELDS.contains(&name) { self } else { self.with(name, text) }
     }
@@ -433,8 +433,8 @@ impl AuditEvent {
         Self { at: SystemClock.now(), repeated: Some((count, since)), ..self }
     }
 
-    /// How many events this one stands for: what requests
-    /// [bring about](self#what-clients-bring-about) again and again is told as one.
+    /// How many events this one stands for: what requests [bring
+    /// about](self#what-clients-bring-about) again and again is reported as one.
     pub fn count(&self) -> u64 {
         self.repeated.map_or(1, |(count, _)| count)
     }
@@ -444,7 +444,7 @@ impl AuditEvent {
         self.at
     }
 
-    /// What it is about: the field `event`.
+    /// Its kind: the field `event`.
     pub fn kind(&self) -> AuditKind {
         self.kind
     }
@@ -454,8 +454,8 @@ impl AuditEvent {
         self.failed
     }
 
-    /// A field by its serialized name, such as `sub`; none for `ts`, `event` and `outcome`, which
-    /// have methods of their own.
+    /// A field by its serialized name, such as `sub`; `None` if it is absent, and for `ts`, `event`
+    /// and `outcome`, which have methods of their own.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text)
     }
@@ -550,9 +550,9 @@ fn rfc3339(at: Timestamp) -> String {
 
 // === Sinks ===
 
-/// Sends events to [`tracing`], at level `INFO` and under the target [`TracingSink::TARGET`]. The
-/// fields are those of the JSON form but `ts`, which the subscriber adds; fields of your own stand
-/// in one, `facts`, as `name=text`.
+/// An audit sink that sends events to [`tracing`], at level `INFO` and under the target
+/// [`TracingSink::TARGET`]. The fields are those of the JSON form except `ts`, which the subscriber
+/// adds. Fields of your own are in one field, `facts`, as `name=text`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct TracingSink;

@@ -22,9 +22,9 @@ use crate::store::StoreError;
 use crate::token::TokenErrorKind;
 use crate::token::jwt::JwtVerifier;
 
-/// Finds out which client sends a request: by an id and a secret in `Authorization: Basic`
+/// Authenticates the OAuth client of a request: by an id and a secret in `Authorization: Basic`
 /// (`client_secret_basic`) or in the form (`client_secret_post`), or by a JWT that it has signed
-/// (`private_key_jwt`). More than one of them is an error (RFC 6749 §2.3.1).
+/// (`private_key_jwt`). Using more than one of them is an error (RFC 6749 §2.3.1).
 #[derive(Clone)]
 pub struct ClientAuth {
     check: Arc<CheckSecret>,
@@ -40,7 +40,7 @@ const MAX_ASSERTION_LIFETIME: Duration = Duration::from_secs(60 * 60);
 type CheckSecret = dyn Fn(&str, &str) -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync;
 
 impl ClientAuth {
-    /// One client with this id and this secret.
+    /// Knows one client, with this id and this secret.
     pub fn with_secret(id: impl Into<Box<str>>, secret: impl AsRef<str>) -> Self {
         let (id, secret) = (id.into(), SecretDigest::of(secret.as_ref()));
         Self::by(move |given_id, given| {
@@ -48,8 +48,8 @@ impl ClientAuth {
         })
     }
 
-    /// `check` says whether an id and a secret belong together, for example by a database of
-    /// clients. Its error means that this is not known now: the client is answered 503.
+    /// Knows the clients for which `check` says that id and secret belong together, for example by
+    /// a database. An error of `check` means that this is not known now; the answer is 503.
     ///
     /// # Security
     /// Compare secrets, or hashes of them, in constant time.
@@ -60,10 +60,10 @@ impl ClientAuth {
         Self { check: Arc::new(move |id, secret| check(id, secret).boxed()), assertions: None }
     }
 
-    /// Knows clients by a JWT as well (`private_key_jwt`, RFC 7523 §2.2): one verifier for each,
-    /// with the keys of the client, its id as issuer, and as audiences the names by which clients
-    /// call this server: its issuer, and the URL of the endpoint. An assertion is taken once, is
-    /// valid for an hour at most, and has a `jti`.
+    /// Also knows clients by a signed JWT (`private_key_jwt`, RFC 7523 §2.2). Each client has a
+    /// verifier, with the keys of the client, and its id as issuer. Its audiences are the names
+    /// that clients use for this server: its issuer, and the URL of the endpoint. An assertion is
+    /// accepted once, is valid for an hour at most, and has a `jti`.
     ///
     /// # Errors
     /// [`ConfigError`] if a profile names no issuer or no audience.

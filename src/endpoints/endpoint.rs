@@ -17,15 +17,15 @@ use tower::Service;
 use super::answer::{Answer, ErrorFormat};
 use super::request::{BodyError, is_of_type, read_body};
 
-/// Answers the requests of one standard, as a [`tower::Service`] over requests with any body.
-/// Cheap to clone.
+/// An HTTP endpoint of one standard: a [`tower::Service`] over requests with any body. Cheap to
+/// clone.
 ///
 /// | request | answer |
 /// | --- | --- |
 /// | another method | 405 |
-/// | another content type, a name that is there twice, a body that cannot be read | 400 |
+/// | another content type, a parameter that occurs twice, a body that cannot be read | 400 |
 /// | a body of more than 64 KiB | 413 |
-/// | the store does not confirm, or the keys of a provider cannot be had | 503 and `Retry-After` |
+/// | the store does not confirm, or the keys of a provider are out of reach | 503 and `Retry-After` |
 #[derive(Clone)]
 pub struct Endpoint {
     kind: Arc<EndpointKind>,

@@ -37,9 +37,9 @@ const EVENT_TYPES: &str = "https://schemas.openid.net/secevent/";
 /// The `reason` of what is revoked.
 const REASON: &str = "reported by a security event";
 
-/// Receives security events and revokes what they end (Shared Signals Framework 1.0, RFC 8417):
-/// those that a transmitter pushes ([`into_endpoint`](Self::into_endpoint)), and those that are
-/// polled for (`EventPoller`, with feature `jwks`).
+/// Receives security events and revokes what they end (Shared Signals Framework 1.0, RFC 8417). A
+/// transmitter pushes them ([`into_endpoint`](Self::into_endpoint)), or this process polls for them
+/// (`EventPoller`, with feature `jwks`).
 ///
 /// | event | what is revoked of its [subject](SubjectRevoker) |
 /// | --- | --- |
@@ -50,14 +50,14 @@ const REASON: &str = "reported by a security event";
 /// | RISC `account-enabled`, `account-credential-change-required`, `identifier-changed`, `identifier-recycled`, `opt-in`, `opt-out-…`, `recovery-…` | the same |
 /// | any other, a verification too | the same |
 ///
-/// What was issued up to the `event_timestamp` is revoked; without one, up to the `iat` of the
-/// token of the event; each to the end of its second, and in no case later than now. So an event
-/// that arrives late, or twice, ends no later login. An account that is enabled again reinstates
+/// An event revokes what was issued up to its `event_timestamp`, or without one up to the `iat` of
+/// its token. Both count to the end of their second, and never later than now. So an event that
+/// arrives late, or twice, ends no later login. An account that is enabled again reinstates
 /// nothing.
 ///
 /// | answer to a push | when |
 /// | --- | --- |
-/// | 202 | it was carried out, now or before, or has no effect here |
+/// | 202 | the event was carried out, now or before, or has no effect here |
 /// | 400 | the token is not one of a transmitter: `err` says why (RFC 8935 §2.4) |
 /// | 401 | the caller is [not known](Self::with_bearer) |
 /// | 503 | the store did not confirm: the transmitter sends it again |
@@ -73,8 +73,7 @@ pub struct EventReceiver {
 
 type Effect = dyn Fn(SecurityEvent) -> BoxFuture<'static, Result<(), StoreError>> + Send + Sync;
 
-/// An event as a transmitter has reported it: its token was verified. For
-/// [`EventReceiver::with_effect`].
+/// An event of a transmitter, for [`EventReceiver::with_effect`]. Its token was verified.
 #[derive(Clone)]
 pub struct SecurityEvent {
     issuer: Box<str>,
@@ -134,14 +133,15 @@ struct Reported {
 }
 
 impl EventReceiver {
-    /// Revokes with this.
+    /// A receiver that revokes with `subjects`, and remembers in `guard` which events were carried
+    /// out.
     pub fn new(subjects: SubjectRevoker, guard: ReplayGuard) -> Self {
         let (subjects, transmitters) = (Arc::new(subjects), Providers::default());
         Self { subjects, guard, transmitters, bearer: None, effect: None }
     }
 
-    /// Receives the events of a transmitter: those that one of the keys of `transmitter` has
-    /// signed, for the issuer and the audience of its profile.
+    /// Accepts events of this transmitter: their tokens are verified by `transmitter`, with the
+    /// issuer and the audience of its profile.
     ///
     /// # Errors
     /// [`ConfigError`] if its profile names no issuer or no audience.
@@ -150,21 +150,20 @@ impl EventReceiver {
         Ok(self)
     }
 
-    /// Takes requests only from callers that send this in `Authorization: Bearer`. Default: from
-    /// all, as the token of an event is signed. It has no effect on what is polled for.
+    /// Accepts requests only from callers that send this in `Authorization: Bearer`. Default: from
+    /// all, because the token of an event is signed. It has no effect on polled events.
     #[must_use]
     pub fn with_bearer(mut self, secret: impl AsRef<str>) -> Self {
         self.bearer = Some(SecretDigest::of(secret.as_ref()));
         self
     }
 
-    /// Does more with each event, whatever its type: `effect` is called after what the event
-    /// revokes by itself was confirmed, and before the token counts as carried out. If it fails,
-    /// the event is not acknowledged, and both are done again when it comes again. So devices,
-    /// risks and assurance levels can end what they are about here. An error that does not pass
-    /// keeps an event from being acknowledged for ever, which is a warning in the log. A poller
-    /// gives it as long as an answer of the transmitter (`EventPoller::with_timeout`), and then
-    /// drops the future.
+    /// Calls `effect` with each event, of any type: after the revocations of the event itself were
+    /// confirmed, and before its token counts as carried out. If it fails, the event is not
+    /// acknowledged, and both are done again when the event comes again. Use it to revoke for
+    /// events about devices, risks and assurance levels. With an error that does not go away, the
+    /// event is never acknowledged, and the log warns of it. A poller gives `effect` as long as an
+    /// answer of the transmitter (`EventPoller::with_timeout`), and then drops the future.
     ///
     /// ```
     /// # use tower_jwt_revocation::endpoints::EventReceiver;
@@ -192,7 +191,7 @@ impl EventReceiver {
         self
     }
 
-    /// The endpoint, for `POST` of a token of an event (`application/secevent+jwt`).
+    /// The endpoint, for `POST` of the token of an event (`application/secevent+jwt`).
     pub fn into_endpoint(self) -> Endpoint {
         let bearer = self.bearer;
         let receiver = Arc::new(self);
@@ -373,13 +372,13 @@ impl SecurityEvent {
         &self.event_type
     }
 
-    /// Whom it is about: a subject identifier (RFC 9493), as it was sent. A verification has one
-    /// that names the stream, and events of other specifications may have none.
+    /// Its subject: a subject identifier (RFC 9493), as it was sent. That of a verification names
+    /// the stream, and events of other specifications may have none.
     pub fn subject(&self) -> Option<&Value> {
         self.subject.as_ref()
     }
 
-    /// What else it says: a JSON object, with members such as `current_status`.
+    /// Its other contents: a JSON object, with members such as `current_status`.
     pub fn details(&self) -> &Value {
         &self.details
     }
@@ -389,12 +388,12 @@ impl SecurityEvent {
         self.happened_at
     }
 
-    /// Revokes all of its subject that was issued until it [happened](Self::happened_at), in no
-    /// case later than now, as a `session-revoked` does. Returns whether there was something to
-    /// revoke: not if the subject is none of ours, is not understood, or is malformed.
+    /// Revokes all of its subject that was issued until it [happened](Self::happened_at), but never
+    /// later than now, as a `session-revoked` does. Returns false if there is nothing to revoke:
+    /// the subject is none of ours, is not understood, or is malformed.
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed. It may be repeated.
+    /// [`StoreError`] if the revocation was not confirmed. It may be repeated.
     pub async fn revoke_subject(&self) -> Result<bool, StoreError> {
         let Some(subject) = self.subject.as_ref().and_then(Subject::parse) else {
             return Ok(false);

@@ -15,26 +15,27 @@ use super::request::json_object;
 use super::subject::{Subject, SubjectOutcome, SubjectRevoker};
 
 impl Endpoint {
-    /// Ends everything of a user: `{"sub_id":{…}}` with a subject identifier (RFC 9493), or
-    /// `subject` as earlier drafts have it. Callers send `secret` in `Authorization: Bearer`.
+    /// The endpoint that ends everything of a user, for a `POST` of `{"sub_id":{…}}` with a subject
+    /// identifier (RFC 9493), or `subject` as in earlier drafts. Callers send `secret` in
+    /// `Authorization: Bearer`.
     ///
     /// | answer | when |
     /// | --- | --- |
-    /// | 204 | it is confirmed |
+    /// | 204 | the revocation is confirmed |
     /// | 400 | the request is malformed, or the subject is not a user of a format that is understood |
     /// | 401 | the caller is not known |
     /// | 404 | there is no such user: the issuer is none of ours, or the [resolver](SubjectRevoker::with_resolver) says so |
     ///
     /// # Security
-    /// The callers can tell users that exist from others where there is a resolver.
+    /// With a resolver, callers can find out which users exist.
     #[doc(alias = "universal logout")]
     pub fn global_token_revocation(subjects: SubjectRevoker, secret: impl AsRef<str>) -> Self {
         let secret = SecretDigest::of(secret.as_ref());
         Self::global(subjects, move |head| secret.expect_bearer(head))
     }
 
-    /// The same for callers whom `admits` knows by the head of the request, such as by a token that
-    /// they have signed (Okta).
+    /// As [`global_token_revocation`](Self::global_token_revocation), for callers that `admits`
+    /// accepts by the head of the request, such as by a token that they have signed (Okta).
     pub fn global_token_revocation_for(
         subjects: SubjectRevoker,
         admits: impl Fn(&Parts) -> bool + Send + Sync + 'static,

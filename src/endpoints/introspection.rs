@@ -41,18 +41,18 @@ struct Introspection {
 }
 
 impl Endpoint {
-    /// Tells an authorized client whether a token is active (RFC 7662): whether `layer` would let
-    /// it pass now, or these sessions would take it as a refresh token. A used refresh token is
-    /// inactive; to ask about one ends nothing.
+    /// The endpoint that tells an authorized client whether a token is active (RFC 7662): whether
+    /// `layer` would let it pass now, or `sessions` would accept it as a refresh token. A used
+    /// refresh token is inactive; asking about one ends nothing.
     ///
-    /// What is not active is told as `{"active":false}` and nothing else. While the store cannot be
-    /// asked the answer is 503, whatever the fail mode of the layer: that a token is good or bad is
-    /// not known. Without the key of a bound token (`cnf`) it is active all the same; `cnf` is
-    /// told, and the resource has to ask for the proof.
+    /// For an inactive token the answer is `{"active":false}` and nothing else. While the store
+    /// gives no answer it is 503, whatever the fail mode of the layer, because nothing is known
+    /// about the token. A bound token (`cnf`) is active without a proof of its key; the answer has
+    /// `cnf`, and the resource has to ask for the proof.
     ///
     /// # Security
-    /// A client that caches the answer goes on accepting a token that was revoked. It must not do
-    /// so beyond `exp` (RFC 7662 §4), and should for seconds at most.
+    /// A client that caches the answer accepts a revoked token for that time. It must not cache
+    /// beyond `exp` (RFC 7662 §4), and should for seconds at most.
     #[doc(alias = "RFC 7662")]
     pub fn introspection<A>(
         layer: &JwtRevocationLayer<A>,

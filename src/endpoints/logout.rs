@@ -47,18 +47,19 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 const NAMESPACE: &str = "logout";
 const REASON: &str = "logged out at the identity provider";
 
-/// Ends sessions when an identity provider says that they have ended (`OpenID` Connect Back-Channel
-/// Logout 1.0).
+/// Ends sessions when an identity provider has ended them (`OpenID` Connect Back-Channel Logout
+/// 1.0).
 ///
-/// A logout token with a `sid` revokes that session of its issuer; one with a `sub` alone, all that
-/// the issuer has issued to that user so far. The session of a token is its claim `sid`, see
-/// [`TokenProfile::with_claim_target`](crate::TokenProfile::with_claim_target). It needs `iss`,
-/// `aud`, `iat`, `exp`, `jti`, and `events` with the event of a logout, and must have no `nonce`.
+/// A logout token with a `sid` revokes that session of its issuer. One with a `sub` alone revokes
+/// all that the issuer has issued to that user so far. The session of an access token is its claim
+/// `sid`, see [`TokenProfile::with_claim_target`](crate::TokenProfile::with_claim_target). A logout
+/// token needs `iss`, `aud`, `iat`, `exp`, `jti`, and `events` with the logout event, and must have
+/// no `nonce`.
 ///
 /// | answer | when |
 /// | --- | --- |
-/// | 200 | the logout is confirmed, also if nobody was signed in |
-/// | 400 | the token is not a logout token of a provider, is over, or was carried out before |
+/// | 200 | the logout is confirmed, also if there was no session |
+/// | 400 | the token is not a logout token of a provider, has expired, or was carried out before |
 /// | 503 | the store did not confirm: the provider should send the token again; or [400](Self::with_bad_request_on_failure) |
 #[doc(alias = "backchannel logout")]
 #[doc(alias = "single sign-out")]
@@ -80,8 +81,8 @@ type AlsoEnd = dyn Fn(&str, Option<&str>, Option<&str>) -> Ending + Send + Sync;
 type Ending = BoxFuture<'static, Result<(), StoreError>>;
 
 impl LogoutReceiver {
-    /// Revokes with this revoker, usually that of the layer that accepts the tokens of the
-    /// providers.
+    /// A receiver that revokes with this revoker, usually that of the layer that accepts the tokens
+    /// of the providers, and remembers in `guard` which logout tokens were carried out.
     pub fn new(revoker: Revoker, guard: ReplayGuard) -> Self {
         Self {
             revoker,
@@ -94,8 +95,8 @@ impl LogoutReceiver {
         }
     }
 
-    /// Receives the logout tokens of a provider: those that one of the keys of `provider` has
-    /// signed, for the issuer and the audience of its profile, which is our client id there.
+    /// Accepts logout tokens of this provider: they are verified by `provider`, with the issuer and
+    /// the audience of its profile. The audience is our client id at the provider.
     ///
     /// # Errors
     /// [`ConfigError`] if its profile names no issuer or no audience.
@@ -104,18 +105,18 @@ impl LogoutReceiver {
         Ok(self)
     }
 
-    /// Takes only tokens whose header says `logout+jwt`. Default: none and `JWT` are taken too, as
-    /// most providers send them.
+    /// Accepts only tokens with `typ: logout+jwt`. Default: tokens without `typ` and with `JWT` are
+    /// accepted, too, because most providers send them.
     #[must_use]
     pub fn with_required_type(mut self) -> Self {
         self.is_strict = true;
         self
     }
 
-    /// Also ends what came out of a login at the provider, such as sessions of your own: `end` is
-    /// given issuer, user and session of the logout token, of which one of the last two may be
-    /// missing. It is called before the token counts as carried out, and may be called again for
-    /// the same.
+    /// Also calls `end` with issuer, user and session of each logout token, of which user or
+    /// session may be missing. Use it to end what came out of a login at the provider, such as
+    /// sessions of your own. It is called before the token counts as carried out, and may be called
+    /// again for the same token.
     #[must_use]
     pub fn with_effect<F>(
         mut self,
@@ -128,20 +129,20 @@ impl LogoutReceiver {
         self
     }
 
-    /// Goes on trying to revoke what the store did not confirm, up to this many logouts at a time
-    /// and each for an hour: for providers that do not send a logout again. The answer stays as it
-    /// is, and a logout that comes again is carried out again. What is begun for a user ends what
-    /// was issued until the logout came. Default: nothing is kept. It is lost when the process
-    /// ends, and [`with_effect`](Self::with_effect) is called only for logouts that come again.
+    /// Repeats logouts that the store did not confirm, up to `most` at a time and each for an hour:
+    /// for providers that do not send a logout again. The answer is still 503, and a logout that
+    /// comes again is carried out again. A repeated logout of a user ends what was issued until the
+    /// logout came. Default: nothing is kept. What is kept is lost when the process ends, and
+    /// [`with_effect`](Self::with_effect) is called only for logouts that come again.
     #[must_use]
     pub fn with_outbox(mut self, most: NonZeroUsize) -> Self {
         self.outbox = Some(Outbox(Arc::new(Semaphore::new(most.get().min(MAX_OUTBOX)))));
         self
     }
 
-    /// Answers 400 where the store did not confirm, as the specification says literally (§2.8: "if
-    /// the logout failed"). Default: 503 with `Retry-After`, for which a provider may send the
-    /// token again.
+    /// Answers 400 if the store did not confirm, as the specification says literally (§2.8: "if the
+    /// logout failed"). Default: 503 with `Retry-After`, after which a provider may send the token
+    /// again.
     #[must_use]
     pub fn with_bad_request_on_failure(mut self) -> Self {
         self.failure = OnFailure::BadRequest;

@@ -6,12 +6,11 @@ use super::endpoint::Endpoint;
 use crate::token::jwt::VerificationKey;
 
 impl Endpoint {
-    /// The public keys of an issuer as a JSON Web Key Set (RFC 7517 §5), for `jwks_uri`. Secrets
-    /// are left out.
+    /// An endpoint with the public keys of an issuer as a JSON Web Key Set (RFC 7517 §5), for
+    /// `jwks_uri`. Secrets are left out.
     ///
-    /// To change the key that signs without refusing a token: publish the next key first, sign with
-    /// it once those who verify have fetched it, and leave the old one in until its last token is
-    /// over.
+    /// To change the signing key without refusing a token: first publish the next key; sign with it
+    /// when all verifiers have fetched it; publish the old one until its last token has expired.
     #[doc(alias = "RFC 7517")]
     pub fn jwks<'a>(keys: impl IntoIterator<Item = &'a VerificationKey>) -> Self {
         let keys = keys.into_iter().filter_map(VerificationKey::to_jwk);
@@ -19,8 +18,8 @@ impl Endpoint {
         Self::document(&json!({ "keys": keys }))
     }
 
-    /// A JSON document, such as the metadata of an authorization server (RFC 8414) or of a
-    /// protected resource (RFC 9728): the same for everybody.
+    /// An endpoint with a JSON document that is the same for everybody, such as the metadata of an
+    /// authorization server (RFC 8414) or of a protected resource (RFC 9728).
     pub fn document(json: &Value) -> Self {
         Self::of_document(json.to_string().into())
     }

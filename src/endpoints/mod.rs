@@ -1,4 +1,4 @@
-//! What identity providers and OAuth clients send, received (feature `endpoints`).
+//! HTTP endpoints for what identity providers and OAuth clients send (feature `endpoints`).
 //!
 //! Each [`Endpoint`] is a [`tower::Service`] over `http`, for any body: mount it under a path of
 //! your choice, in axum with `route_service`.
@@ -10,15 +10,15 @@
 //! | [`Endpoint::refresh`] | the refresh grant of a token endpoint (RFC 6749 §6) |
 //! | [`LogoutReceiver`] | `OpenID` Connect Back-Channel Logout 1.0 |
 //! | [`EventReceiver`] | security events that are pushed (RFC 8935): CAEP 1.0, RISC 1.0 |
-//! | `EventPoller` | the same, polled for (RFC 8936); with feature `jwks` |
+//! | `EventPoller` | the same events, polled for (RFC 8936); with feature `jwks` |
 //! | [`SecurityEventIssuer`] | security events of your own, made and signed (RFC 8417) |
 //! | [`Endpoint::global_token_revocation`] | Global Token Revocation (Okta Universal Logout) |
 //! | [`Endpoint::jwks`], [`Endpoint::document`] | the keys of an issuer (RFC 7517), metadata (RFC 8414, RFC 9728) |
 //! | [`ReplayGuard`] | remembers the `jti` of what was carried out |
 //!
-//! What is acknowledged was confirmed by the store. While it cannot confirm, every endpoint answers
-//! 503 with `Retry-After`, and what was sent may be sent again: to carry it out twice changes
-//! nothing. No answer may be cached, and a body of more than 64 KiB is refused unread.
+//! An endpoint acknowledges only what the store has confirmed. Otherwise it answers 503 with
+//! `Retry-After`, and the request may be sent again: carrying it out twice changes nothing. No
+//! answer may be cached, and a body of more than 64 KiB is refused unread.
 //!
 //! ```
 //! # #[cfg(feature = "axum")]

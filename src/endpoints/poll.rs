@@ -50,8 +50,8 @@ const KEYS_ARE_LATE: Duration = Duration::from_secs(10 * 60);
 /// How long the last acknowledgements may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Asks a transmitter for security events over HTTP (RFC 8936) and hands them to an
-/// [`EventReceiver`]: for receivers that a transmitter cannot reach (features `endpoints` and
+/// Asks a transmitter for security events over HTTP (RFC 8936) and passes them to an
+/// [`EventReceiver`]: for programs that a transmitter cannot reach (features `endpoints` and
 /// `jwks`).
 ///
 /// ```no_run
@@ -68,23 +68,21 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// # Ok(()) }
 /// ```
 ///
-/// - An event is acknowledged once it is confirmed by the store, has no effect here, or was carried
-///   out before. What is not the token of an event of a transmitter is refused (`setErrs`), with
-///   the codes of a push. What the store did not confirm is neither: the transmitter gives it out
-///   again, and it is carried out then.
-/// - A transmitter need not give out again what was refused. So an event whose key is not known is
-///   refused only when it has been given out for 10 min: a key may be published late, and caches
-///   keep key sets back.
-/// - The transmitter holds a request until it has events (long polling). One that answers at once
-///   is asked [every 2 s](Self::with_interval). After an answer with events it is asked at once,
-///   whether or not it says `moreAvailable`.
-/// - While it gives no answer, the pauses grow from 1 s to 60 s; what it says by `Retry-After`, up
-///   to 5 min, is kept to. While the store does not confirm, they grow to 5 s.
-/// - `https` only, no redirects, at most 1 MiB. Where an answer is longer, fewer events are asked
-///   for.
+/// - It acknowledges an event when the store has confirmed it, when it has no effect here, or when
+///   it was carried out before. It refuses a token that is not an event of a transmitter
+///   (`setErrs`), with the codes of a push. It does neither if the store did not confirm: the
+///   transmitter sends the event again, and it is carried out then.
+/// - A transmitter need not send a refused event again. So an event whose key is not known is
+///   refused only after 10 min, because keys may be published late, and key sets are cached.
+/// - The transmitter holds a request until it has events (long polling). A transmitter that answers
+///   at once is asked [every 2 s](Self::with_interval). After an answer with events it is asked at
+///   once, with or without `moreAvailable`.
+/// - While it gives no answer, the pauses grow from 1 s to 60 s; its `Retry-After` is obeyed, up to
+///   5 min. While the store does not confirm, the pauses grow to 5 s.
+/// - `https` only, no redirects, at most 1 MiB. After a longer answer, it asks for fewer events.
 ///
-/// Several processes may poll the same stream. Each event is acknowledged by the one that has
-/// carried it out; to carry it out twice changes nothing.
+/// Several processes may poll the same stream. The process that has carried out an event
+/// acknowledges it; carrying it out twice changes nothing.
 #[doc(alias("RFC 8936", "poll delivery", "SSF"))]
 #[must_use = "nothing is polled until it runs"]
 pub struct EventPoller {
@@ -104,11 +102,11 @@ type Transport = Arc<
 >;
 
 impl EventPoller {
-    /// Polls at this `https` URL, which a transmitter names in the configuration of a stream
+    /// A poller of this `https` URL, which a transmitter names in the configuration of a stream
     /// (`delivery.endpoint_url`, SSF 1.0 §6.1.2).
     ///
     /// # Errors
-    /// [`ConfigError`] if `receiver` has no transmitter. What else cannot work is said by
+    /// [`ConfigError`] if `receiver` has no transmitter. Other mistakes are errors of
     /// [`run`](Self::run).
     pub fn new(receiver: EventReceiver, url: &str) -> Result<Self, ConfigError> {
         if !receiver.has_transmitters() {
@@ -133,7 +131,7 @@ impl EventPoller {
     /// [`with_transport`](Self::with_transport).
     ///
     /// # Errors
-    /// [`ConfigError`] if it has characters that cannot stand in a header.
+    /// [`ConfigError`] if it has characters that a header cannot have.
     pub fn with_bearer(mut self, secret: impl AsRef<str>) -> Result<Self, ConfigError> {
         let value = HeaderValue::try_from(format!("Bearer {}", secret.as_ref()));
         let mut value = value.map_err(|_| {
@@ -144,23 +142,23 @@ impl EventPoller {
         Ok(self)
     }
 
-    /// How many events are asked for at a time (`maxEvents`); default 32.
+    /// How many events to ask for at a time (`maxEvents`); default 32.
     pub fn with_max_events(mut self, most: NonZeroU16) -> Self {
         self.max_events = most;
         self
     }
 
-    /// How long an answer may take, with the time for which the transmitter holds a request while
-    /// it has no events; default 60 s. So long, at most, goes unnoticed that a connection is dead.
-    /// What is done with one event may take as long; then it is given up and not acknowledged, and
-    /// done again when it comes again.
+    /// How long an answer may take, including the time for which the transmitter holds a request
+    /// without events; default 60 s. A dead connection is noticed after this time at the latest.
+    /// Carrying out one event may take as long; after that it is given up, not acknowledged, and
+    /// done again when the event comes again.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The time from one request to the next where the answer to the first had nothing new; default
-    /// 2 s. A transmitter that holds requests is asked again at once when it was as long.
+    /// The time from one request to the next if the answer had nothing new; default 2 s. If the
+    /// transmitter held the request for that long, it is asked again at once.
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -185,20 +183,21 @@ impl EventPoller {
         self
     }
 
-    /// Asks through this HTTP proxy, such as `http://proxy.example:3128`, by a tunnel (`CONNECT`);
-    /// default: none, and `HTTPS_PROXY` and its like are not read.
+    /// Polls through this HTTP proxy, such as `http://proxy.example:3128`, by a tunnel (`CONNECT`).
+    /// Default: no proxy; `HTTPS_PROXY` and similar variables are not read.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not an `http` URL of a host, without path and query.
+    /// [`ConfigError`] if this is not an `http` URL with a host and without path and query.
     pub fn with_proxy(mut self, url: &str) -> Result<Self, ConfigError> {
         self.http.set_proxy(url)?;
         Ok(self)
     }
 
-    /// Asks by a client of yours, such as one with a client certificate, or with an access token
-    /// that it renews. The settings about certificates, the proxy and `http` have no effect on it.
+    /// Polls with your own HTTP client, such as one with a client certificate, or with an access
+    /// token that it renews. The settings about certificates, the proxy and `http` have no effect
+    /// on it.
     ///
-    /// `send` gets the request and gives the response, whatever its status. It should not follow
+    /// `send` gets the request and returns the response, whatever its status. It should not follow
     /// redirects. The future is dropped when it takes [too long](Self::with_timeout).
     pub fn with_transport<F, Fut, B, E>(mut self, send: F) -> Self
     where
@@ -217,9 +216,9 @@ impl EventPoller {
         self
     }
 
-    /// What polls, for `tokio::spawn`: it owns its client, and ends when `shutdown` does or when it
-    /// is dropped. After `shutdown` it begins nothing more, and tells the transmitter within 5 s
-    /// what was carried out, so that it is not given out again.
+    /// The future that polls, for `tokio::spawn`. It owns its client, and ends when `shutdown`
+    /// completes or when it is dropped. After `shutdown` it begins nothing more, and acknowledges
+    /// within 5 s what was carried out, so that the transmitter does not send it again.
     ///
     /// # Errors
     /// [`ConfigError`] if a setting cannot work.

@@ -22,9 +22,10 @@ struct RefreshGrant {
 }
 
 impl Endpoint {
-    /// A token endpoint with one grant (RFC 6749 §6): takes a refresh token of these sessions, and
-    /// gives the next with an access token of `issuer`. A token that is bound to a client must come
-    /// from that one. There are no scopes; one that is asked for has no effect.
+    /// A token endpoint with the refresh grant alone (RFC 6749 §6): it takes a refresh token of
+    /// `sessions`, and answers with the next one and an access token of `issuer`. A token that is
+    /// bound to a client must come from that client. There are no scopes; a requested scope has no
+    /// effect.
     #[doc(alias = "token endpoint")]
     #[doc(alias = "RFC 6749")]
     pub fn refresh(sessions: Sessions, issuer: TokenIssuer, clients: ClientAuth) -> Self {

@@ -12,14 +12,15 @@ use crate::session::random_id;
 use crate::store::StoreError;
 use crate::store::session::{Commit, Committed, SessionStore, Snapshot};
 
-/// Remembers the ids (`jti`) of tokens that may be used once: logout tokens, security events, the
-/// assertions of clients, DPoP proofs. In Redis or in memory, shared by all processes on a store.
+/// Remembers the ids (`jti`) of tokens that may be used once: logout tokens, security events,
+/// assertions of clients, DPoP proofs. It keeps them in a store, so all processes on the store
+/// share them.
 ///
 /// An id belongs to a namespace, which says what kind of token it is, and to the issuer of the
 /// token. It counts as seen only once its effect is confirmed: ask [`is_seen`](Self::is_seen),
 /// carry out what the token says, then [`mark`](Self::mark). If the store fails in between, the
-/// token is carried out again when it comes again, which must change nothing. What is not to happen
-/// twice at all is marked *before*, and done if `mark` says that it was the first.
+/// token is carried out again when it comes again, which must change nothing. If something must not
+/// happen twice at all, mark the id *before*, and do it if `mark` returns true.
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, endpoints::ReplayGuard};
@@ -40,15 +41,15 @@ pub struct ReplayGuard {
 }
 
 impl ReplayGuard {
-    /// Keeps the ids in this store. Where there is a mirror, it is the store behind it.
+    /// A guard that keeps the ids in this store. With a mirror, use the store behind it.
     pub fn new(store: impl SessionStore) -> Self {
         Self { store: Arc::new(store) }
     }
 
-    /// Whether this id was marked and is still remembered.
+    /// Whether this id is marked and not forgotten yet.
     ///
     /// # Errors
-    /// [`StoreError`] if that is not known: answer 503, never that the token is invalid.
+    /// [`StoreError`] if this is not known: answer 503, never that the token is invalid.
     pub async fn is_seen(
         &self,
         namespace: &str,
@@ -59,12 +60,12 @@ impl ReplayGuard {
         Ok(snapshot.documents.iter().any(Option::is_some))
     }
 
-    /// Marks the id for this long from now, and returns whether it was the first to do so: of
-    /// several that mark one id at the same time, one is. Give as long as the token may be
-    /// accepted, leeway included.
+    /// Marks the id for this long from now. Returns true to the first caller only, also if several
+    /// mark it at the same time. The time must be as long as the token can be accepted, leeway
+    /// included.
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed. The id may be marked all the same.
+    /// [`StoreError`] if it was not confirmed. The id may be marked nevertheless.
     pub async fn mark(
         &self,
         namespace: &str,

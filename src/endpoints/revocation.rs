@@ -27,13 +27,14 @@ struct TokenRevocation {
 }
 
 impl Endpoint {
-    /// Revokes the token that a client hands in (RFC 7009), whichever the layer accepts or these
-    /// sessions have given out. Behind it are the verifier and the store of `layer`.
+    /// The endpoint that revokes the token that a client presents (RFC 7009): an access token that
+    /// `layer` accepts, or a refresh token of `sessions`. It uses the verifier and the store of
+    /// `layer`.
     ///
     /// - A refresh token ends its family, with the access tokens that came out of it.
     /// - An access token is revoked by its id. It may be expired, or not valid yet.
-    /// - What is unknown or forged, or was issued to another client (`client_id`), is answered like
-    ///   a token that was revoked: 200.
+    /// - For a token that is unknown or forged, or was issued to another client (`client_id`), the
+    ///   answer is 200, as for a revoked one.
     ///
     /// A `token_type_hint` is not needed.
     #[doc(alias = "RFC 7009")]

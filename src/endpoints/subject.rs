@@ -14,14 +14,13 @@ use crate::revoker::Revoker;
 use crate::session::Sessions;
 use crate::store::StoreError;
 
-/// Revokes what belongs to the subject of an event (RFC 9493), for
-/// [`EventReceiver`](super::EventReceiver) and
+/// Revokes what belongs to a subject (RFC 9493), for [`EventReceiver`](super::EventReceiver) and
 /// [`Endpoint::global_token_revocation`](super::Endpoint::global_token_revocation).
 ///
 /// | subject | revoked |
 /// | --- | --- |
-/// | `iss_sub` | what that issuer has issued to that user; nothing, if it is none of the revoker |
-/// | `opaque` | what the own issuer has issued to the user of this id |
+/// | `iss_sub` | what that issuer has issued to that user; nothing, if the revoker does not know the issuer |
+/// | `opaque` | what the own issuer has issued to the user with this id |
 /// | `jwt_id` | that token |
 /// | complex, with a `session` | that session, unless it is known to be of another `user` or on another `device` |
 /// | complex, with a `device` | the sessions on that device, of that `user` if one is named |
@@ -29,15 +28,14 @@ use crate::store::StoreError;
 /// | `aliases` | as each of them |
 /// | any other | nothing, unless [`with_resolver`](Self::with_resolver) knows it |
 ///
-/// Of which user a session is, and on which device, is known of the [own
-/// sessions](Self::with_sessions) alone. Another one, of another issuer or of tokens that other
-/// programs sign, ends although a `user` is named: an event that had no effect would leave tokens
-/// that should be refused, and its id names no other session. The `device` of a `user` that are not
-/// of the own sessions has no effect: it would take all of the user, or of others on the device.
+/// User and device of a session are known only for the [own sessions](Self::with_sessions). Any
+/// other session, of another issuer or of tokens that other programs sign, ends without a check of
+/// the `user`: otherwise its tokens would still be accepted, and its id names no other session. A
+/// `device` with a `user` outside of the own sessions has no effect, because it would end
+/// everything of the user, or sessions of others on the device.
 ///
-/// The own issuer is the one of targets that name none, see
-/// [`Revoker::with_default_issuer`]. Other members of a complex subject, such as `tenant`, have no
-/// meaning here and narrow nothing down, unless they are
+/// The own issuer is the one of targets that name none, see [`Revoker::with_default_issuer`]. Other
+/// members of a complex subject, such as `tenant`, are ignored, unless they are
 /// [critical](Self::with_critical_members).
 #[derive(Clone)]
 pub struct SubjectRevoker {
@@ -157,30 +155,31 @@ fn member(members: &Map<String, Value>, name: &str) -> Option<Box<str>> {
 }
 
 impl SubjectRevoker {
-    /// Revokes with this revoker, usually that of the layer.
+    /// Revokes with this revoker, usually the one of the layer.
     pub fn new(revoker: Revoker) -> Self {
         let (own_names, critical) = (Vec::new(), Vec::new());
         Self { revoker, sessions: None, own_names, critical, resolver: None }
     }
 
-    /// Ends sessions of the own issuer too, with their refresh tokens.
+    /// Also ends sessions of the own issuer, with their refresh tokens. Default: it only revokes.
     #[must_use]
     pub fn with_sessions(mut self, sessions: Sessions) -> Self {
         self.sessions = Some(sessions);
         self
     }
 
-    /// An `iss` by which a transmitter calls the own issuer, where tokens have another one or none.
+    /// Another `iss` that a transmitter uses for the own issuer, if tokens have a different one or
+    /// none. Default: none.
     #[must_use]
     pub fn with_own_name(mut self, issuer: impl Into<Box<str>>) -> Self {
         self.own_names.push(issuer.into());
         self
     }
 
-    /// Members of complex subjects that narrow them down so much that a subject of which they are
-    /// not understood is nobody here, and an event about it has no effect: what a transmitter names
-    /// `critical_subject_members` in its metadata (SSF 1.0). Only `user`, `session` and `device`
-    /// are understood. Default: none.
+    /// Members of complex subjects that must be understood: the `critical_subject_members` in the
+    /// metadata of a transmitter (SSF 1.0). An event has no effect if its subject has such a member
+    /// other than `user`, `session` and `device`, which are all that is understood here. Default:
+    /// none.
     #[must_use]
     pub fn with_critical_members<N: Into<Box<str>>>(
         mut self,
@@ -190,8 +189,9 @@ impl SubjectRevoker {
         self
     }
 
-    /// Finds out who a subject of another format is, such as `{"format":"email","email":…}`: a
-    /// [user](Target::user), usually. `None` if there is no such user.
+    /// Finds the target of a subject of another format, such as `{"format":"email","email":…}`:
+    /// usually a [user](Target::user). It returns `None` if there is no such user. Default: such a
+    /// subject has no effect.
     #[must_use]
     pub fn with_resolver<F>(mut self, resolve: impl Fn(&Value) -> F + Send + Sync + 'static) -> Self
     where

@@ -18,10 +18,9 @@ use crate::token::jwt::SigningKey;
 /// What CAEP 1.0 has in front of the names of its events.
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 
-/// Signs security events as a transmitter of the Shared Signals Framework 1.0 gives them out: JWTs
-/// of type `secevent+jwt` (RFC 8417), with `sub_id` (RFC 9493) and one event each, without `sub`
-/// and `exp`. How they get to a receiver, by push (RFC 8935) or poll (RFC 8936), is for the
-/// program.
+/// Signs security events for a transmitter of the Shared Signals Framework 1.0: JWTs of type
+/// `secevent+jwt` (RFC 8417), with `sub_id` (RFC 9493) and one event each, without `sub` and `exp`.
+/// Your program sends them to a receiver, by push (RFC 8935) or poll (RFC 8936).
 ///
 /// ```
 /// use tower_jwt_revocation::audit::{AuditEvent, AuditKind};
@@ -44,8 +43,8 @@ const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 ///
 /// # Security
 /// Receivers verify the signature with a public key: publish it with
-/// [`Endpoint::jwks`](super::Endpoint::jwks). CAEP's interoperability profile wants RS256 and 2048
-/// bits at least.
+/// [`Endpoint::jwks`](super::Endpoint::jwks). CAEP's interoperability profile requires RS256 with
+/// at least 2048 bits.
 #[doc(alias("SET", "security event token", "transmitter", "CAEP", "RFC 8417"))]
 #[derive(Clone)]
 pub struct SecurityEventIssuer {
@@ -57,7 +56,7 @@ pub struct SecurityEventIssuer {
 }
 
 impl SecurityEventIssuer {
-    /// Signs with `key` as `issuer`, for the receiver that is named `audience`.
+    /// An issuer of events that signs with `key` as `issuer`, for the receiver `audience`.
     ///
     /// # Errors
     /// [`ConfigError`] if one of the names is empty.
@@ -76,8 +75,8 @@ impl SecurityEventIssuer {
         Ok(Self { key, issuer, audience, subject_issuer, clock })
     }
 
-    /// The issuer of the users and tokens that audit events are about, where these name none: the
-    /// `iss` of your access tokens. Default: the issuer of the events.
+    /// The issuer of users and tokens in audit events that name none: the `iss` of your access
+    /// tokens. Default: the issuer of the events.
     #[must_use]
     pub fn with_subject_issuer(mut self, issuer: impl Into<Box<str>>) -> Self {
         self.subject_issuer = issuer.into();
@@ -91,8 +90,9 @@ impl SecurityEventIssuer {
         self
     }
 
-    /// The token of an event: its type, a URI; whom it is about, a subject identifier (RFC 9493);
-    /// and what it says, a JSON object such as `{"event_timestamp":…}`. It has a `jti` of its own.
+    /// Makes the token of an event: `event` is its type, a URI; `subject` a subject identifier (RFC
+    /// 9493); `details` a JSON object such as `{"event_timestamp":…}`. The token has a `jti` of its
+    /// own.
     ///
     /// # Errors
     /// [`IssueError`] if subject or details are no JSON objects, if there is no randomness, or if
@@ -127,9 +127,9 @@ impl SecurityEventIssuer {
         }
     }
 
-    /// The token of what an audit event tells, as CAEP 1.0 has it; none for what no event of CAEP
-    /// tells, for what has failed, and for a cutoff that spares a session: an event would end that
-    /// one too. What ends beside it, such as by
+    /// Makes the token of the CAEP 1.0 event for an audit event. `None` if there is no such event,
+    /// if the audit event has failed, and for a cutoff that spares a session, because the event
+    /// would end that one too. What ends with it, such as by
     /// [`Sessions::end_all`](crate::session::Sessions::end_all), has events of its own.
     ///
     /// | audit event | event | subject |
@@ -142,8 +142,8 @@ impl SecurityEventIssuer {
     ///
     /// Its `event_timestamp` is the time of the audit event, or the earlier one up to which a
     /// revocation reaches ([`Extent::IssuedUntil`](crate::Extent::IssuedUntil)), and `reason_admin`
-    /// its reason. For `token-claims-change` and `credential-change` see [`issue`](Self::issue):
-    /// what claims or credentials have become only the program knows.
+    /// its reason. For `token-claims-change` and `credential-change` use [`issue`](Self::issue),
+    /// because only the program knows the new claims or credentials.
     ///
     /// # Errors
     /// As [`issue`](Self::issue).

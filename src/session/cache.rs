@@ -25,15 +25,15 @@ pub(crate) const DEFAULT_USER_CACHE_CAPACITY: NonZeroU64 =
 /// that is far from any use.
 const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Keeps what was loaded about users (roles, name, plan) in the memory of this process. Clones
-/// share it.
+/// A cache, in the memory of this process, of what was loaded about users (roles, name, plan).
+/// Clones share it.
 ///
-/// A value is given out until it is as old as the [lifetime](UserCache::with_lifetime), and
-/// only if it was loaded *after* the latest revocation of the user, in whatever process that was
-/// written: the store is asked each time, which costs a round trip, also with a mirror. While the
-/// store cannot be asked, nothing is given out and nothing is kept.
+/// It returns a value until its [lifetime](UserCache::with_lifetime) is over, and only if it was
+/// loaded *after* the latest revocation of the user in any process. It asks the store each time,
+/// which costs a round trip, also with a mirror. While the store gives no answer, it returns and
+/// keeps nothing.
 ///
-/// When the cache is full, the least recently used entry makes room; nobody else loses theirs.
+/// When the cache is full, a new entry replaces the least recently used one.
 ///
 /// ```
 /// # use tower_jwt_revocation::session::UserCache;
@@ -91,8 +91,7 @@ struct UserCacheOptions {
 }
 
 impl<T: Send + Sync + 'static> UserCache<T> {
-    /// An empty cache. It observes the revocations of users that this revoker
-    /// [finds](Revoker::find).
+    /// An empty cache. It obeys the revocations of users that this revoker [finds](Revoker::find).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -128,15 +127,16 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         Self::of(options)
     }
 
-    /// An empty cache that gives out values up to this age, counted from before they were loaded.
-    /// Default 60 s; at most a year. Zero keeps nothing.
+    /// An empty cache that returns values up to this age, counted from the start of their load.
+    /// Default: 60 s, because changes other than revocations are seen only then. At most a year;
+    /// zero keeps nothing.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         self.with(|options| options.lifetime = lifetime.min(LONGEST_TTL))
     }
 
-    /// An empty cache that holds this many users. Default 10 000. For a short time there may be a
-    /// few more.
+    /// An empty cache for this many users. Default: 10 000. For a short time there may be a few
+    /// more.
     #[must_use]
     pub fn with_capacity(self, capacity: NonZeroU64) -> Self {
         self.with(|options| options.capacity = capacity)
@@ -163,7 +163,7 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         known.is_valid(options.clock.now(), as_of, options).then_some(known.value)
     }
 
-    /// What is known of `user`; `None` also if the store cannot be asked.
+    /// The value of `user`; `None` also if the store gives no answer.
     pub async fn get(&self, user: &str) -> Option<Arc<T>> {
         let value = match self.state(user).await {
             Some(as_of) => self.value(user, as_of).await,
@@ -173,9 +173,9 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         value
     }
 
-    /// What `load` gives, which is kept, whatever is known: at login. If the user is revoked during
-    /// the load, the value is not given out again; its age counts from before the load. Nothing is
-    /// kept if the store cannot be asked, or of a load that fails.
+    /// Loads the value of `user` and keeps it in place of an earlier one: for logins. If the user
+    /// is revoked during the load, the value is not returned again; its age counts from the start
+    /// of the load. Nothing is kept if the store gives no answer or the load fails.
     ///
     /// # Errors
     /// The errors of `load`.
@@ -196,9 +196,9 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         Ok(value)
     }
 
-    /// What is known of `user`, or what `load` gives, which is kept. Requests for the same user
-    /// share one load, unless the store cannot be asked: then each loads for itself. Nothing is
-    /// kept of a load that fails.
+    /// The value of `user`; if there is none, loads it and keeps it. Requests for the same user
+    /// share one load, unless the store gives no answer: then each loads for itself. Nothing is
+    /// kept if the load fails.
     ///
     /// # Errors
     /// The errors of `load`.
@@ -261,40 +261,39 @@ impl<T: Send + Sync + 'static> UserCache<T> {
         result.expect("the entry was computed")
     }
 
-    /// Removes the entry of a user from this process. Waits for a load of
-    /// [`get_or_load`](Self::get_or_load) that is under way, so that what it gives does not stay
-    /// either; to be called outside of such a load.
+    /// Removes the entry of a user from this process. It waits for a load of
+    /// [`get_or_load`](Self::get_or_load) that is under way, so that its value does not stay
+    /// either. Do not call it inside of such a load.
     pub async fn forget(&self, user: &str) {
         self.entries.entry_by_ref(user).and_compute_with(async |_| Op::Remove).await;
     }
 
-    /// Removes all entries from this process. What is being loaded meanwhile is still kept.
+    /// Removes all entries from this process. A value that is being loaded meanwhile is kept.
     pub async fn clear(&self) {
         self.entries.invalidate_all();
         self.entries.run_pending_tasks().await;
     }
 
-    /// How many users the cache holds, those that were revoked meanwhile included: they are noticed
-    /// when they are asked for.
+    /// How many users are in the cache, including those that were revoked meanwhile: the cache
+    /// notices that when they are asked for.
     pub async fn len(&self) -> u64 {
         self.entries.run_pending_tasks().await;
         self.entries.entry_count()
     }
 
-    /// Whether the cache holds nothing.
+    /// Whether the cache is empty.
     pub async fn is_empty(&self) -> bool {
         self.len().await == 0
     }
 
-    /// How many values came from memory since the cache was made, for [`get`](Self::get) and
-    /// [`get_or_load`](Self::get_or_load); those that another request was loading at the time count
-    /// as well.
+    /// How many values [`get`](Self::get) and [`get_or_load`](Self::get_or_load) took from memory
+    /// since the cache was made. A value that another request was just loading counts, too.
     pub fn hits(&self) -> u64 {
         self.shared.hits.load(Ordering::Relaxed)
     }
 
-    /// How many did not: there was none, it was too old, the user was revoked after it was loaded,
-    /// or the store could not be asked.
+    /// How many values did not come from memory: there was none, it was too old, the user was
+    /// revoked after it was loaded, or the store gave no answer.
     pub fn misses(&self) -> u64 {
         self.shared.misses.load(Ordering::Relaxed)
     }

@@ -12,8 +12,8 @@ use crate::config::{ApplySettings, ConfigError, ConfigOrigin, Configuration, Env
 ///
 /// The variable of a field is `JWT_REFRESH_` and the name of the field in capitals, such as
 /// `JWT_REFRESH_LIFETIME_SECS`. An error names the variable, or the field, and the remedy. An
-/// unknown field is an error, and so is a variable that is almost called like one of these while
-/// that one is not set.
+/// unknown field is an error. So is a misspelt variable: one with almost the name of a variable
+/// that is not set.
 ///
 /// ```
 /// use tower_jwt_revocation::session::RefreshConfig;
@@ -30,21 +30,22 @@ pub struct RefreshConfig {
     /// How long a refresh token is valid if it is not used, in seconds, 1 to ten years. Default:
     /// 1209600, which is 14 days.
     pub lifetime_secs: Option<u64>,
-    /// How old a family can become, however often it is refreshed, in seconds, 1 to ten years.
-    /// Default: 7776000, which is 90 days.
+    /// Longest age of a family, however often it is refreshed, in seconds, 1 to ten years. Default:
+    /// 7776000, which is 90 days.
     pub max_age_secs: Option<u64>,
     /// Whether a family that is refreshed in time never expires. Default: false.
     pub unlimited_age: bool,
-    /// For how long after a rotation the token that was replaced is still answered, with the same
-    /// successor, in seconds, 0 to 300. Default: 10.
+    /// For how long after a rotation the replaced token still gets the same successor, in seconds,
+    /// 0 to 300. Default: 10.
     pub grace_secs: Option<u64>,
-    /// Whether the parent of a successor that was never used is answered once, also after the
-    /// grace. Default: false.
+    /// Whether a replaced token gets a new successor once, also after the grace, if its successor
+    /// was never used. Default: false.
     pub recovery: bool,
     /// Whether a token stays the same for the lifetime of its family, so that a copied one is never
     /// noticed. Default: false.
     pub without_rotation: bool,
-    /// Whether reuse is reported and the family goes on, to see what would happen. Default: false.
+    /// Whether reuse is only reported and the family goes on, to see what would happen. Default:
+    /// false.
     pub report_only: bool,
     #[serde(skip)]
     origin: ConfigOrigin,
@@ -66,11 +67,11 @@ impl Configuration for RefreshConfig {
 }
 
 impl RefreshConfig {
-    /// From the environment.
+    /// Reads the settings from environment variables.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
-    /// cannot have; or one that is not set while another is that is almost called so.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, has a value that it cannot
+    /// have, or is misspelt.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&EnvVars::of_process())
     }
@@ -79,7 +80,7 @@ impl RefreshConfig {
         Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
-    /// The policy.
+    /// The policy with these settings.
     ///
     /// # Errors
     /// [`ConfigError`] naming what cannot work.

@@ -16,20 +16,20 @@ use crate::store::session::{Seen, Snapshot};
 const MAX_TRUSTED: usize = 100;
 
 impl Sessions {
-    /// Trusts a device of a user for `duration`, for instance to ask for no second factor on it.
-    /// The trust ends early when the user or the device is revoked, and with
-    /// [`end_all`](Self::end_all), which spares the device of the session that it spares. A user
-    /// has at most 100 trusted devices; with one more, the trust that would end first ends.
+    /// Trusts a device of a user for `duration`, for example to ask for no second factor on it. The
+    /// trust ends earlier when the user or the device is revoked, and with
+    /// [`end_all`](Self::end_all), except on the device of the session that it spares. A user has
+    /// at most 100 trusted devices; with one more, the trust with the earliest end is removed.
     ///
-    /// `duration` is at most as long as the records of users and devices are kept: 14 days and an
-    /// hour with the default policy. Otherwise the trust would come back when the record that ended
-    /// it is forgotten. To trust for longer, keep records for longer, with
+    /// `duration` must not exceed the time for which records of users and devices are kept: 14 days
+    /// and an hour with the default policy. Otherwise the trust would come back when the record
+    /// that ended it is forgotten. For a longer trust, keep records for longer, with
     /// [`Revoker::extend_shared_retention`](crate::Revoker::extend_shared_retention) in every
     /// process that revokes.
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed; if `duration` is too long
-    /// ([`InvalidInput`](crate::store::StoreErrorKind::InvalidInput)).
+    /// [`StoreError`] if it was not confirmed. Of kind
+    /// [`InvalidInput`](crate::store::StoreErrorKind::InvalidInput) if `duration` is too long.
     #[doc(alias = "remember device")]
     pub async fn trust_device(
         &self,
@@ -85,9 +85,9 @@ impl Sessions {
         self.index.change(&key, None, distrust).await.map(drop)
     }
 
-    /// Whether a device of a user is trusted: the time of [`trust_device`](Self::trust_device) has
-    /// not passed, and neither the user nor the device was revoked since, unless a session on it
-    /// was spared.
+    /// Whether a user trusts a device: the time of [`trust_device`](Self::trust_device) has not
+    /// passed, and neither the user nor the device was revoked since, unless that spared a session
+    /// on the device.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -107,7 +107,7 @@ impl Sessions {
         Ok(trust.is_good(&snapshot, snapshot.records.iter(), &sessions))
     }
 
-    /// The devices that a user trusts, in the order of their ids: those of which
+    /// The devices that a user trusts, in the order of their ids: those for which
     /// [`is_trusted_device`](Self::is_trusted_device) is true.
     ///
     /// # Errors

@@ -25,19 +25,19 @@ use crate::verified::VerifiedToken;
 const SIGNED_OUT: &str = "signed out";
 
 impl Sessions {
-    /// Ends what the token says that it belongs to, whether or not it is listed here: its session
-    /// and its family of refresh tokens; the token alone, if it names neither. For a "sign out",
-    /// with the token of the request. After `Ok` this token is refused.
+    /// Signs out with the token of a request: ends the session and the family of refresh tokens
+    /// that the token names, listed here or not, or the token alone, if it names neither. After
+    /// `Ok` this token is refused.
     ///
-    /// What is known to be another user's is left alone: a program that signs tokens may have put
-    /// an odd `sid` into one. Then the token itself ends.
+    /// It does not end what is known to be another user's, because a program that signs tokens may
+    /// have put a wrong `sid` into one. Then only the token itself ends.
     ///
     /// # Errors
-    /// [`StoreError`] if the revocation was not confirmed, which may be repeated; if the token is
-    /// of an issuer that the profile of the [revoker](Self::revoker) does not know, or has nothing
-    /// by which it could be revoked, which may not. If the revoker has an
-    /// [outbox](crate::Revoker::with_outbox), the logout goes on being tried, and the error
-    /// [is pending](StoreError::is_pending).
+    /// [`StoreError`] if the revocation was not confirmed; the call may be repeated. With an
+    /// [outbox](crate::Revoker::with_outbox) of the revoker, the logout is repeated by itself, and
+    /// the error [is pending](StoreError::is_pending). Also if the profile of the
+    /// [revoker](Self::revoker) does not know the issuer of the token, or the token has no target;
+    /// repeating does not help then.
     #[doc(alias = "sign out")]
     #[doc(alias = "log out")]
     pub async fn logout(&self, token: &VerifiedToken) -> Result<(), StoreError> {
@@ -115,12 +115,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends a session: its access tokens and its refresh tokens. The id is revoked whether or not
-    /// there is such a session.
+    /// Ends a session: its access tokens and its refresh tokens. The id is revoked even if there is
+    /// no such session.
     ///
     /// # Errors
-    /// [`StoreError`] if the revocation was not confirmed. It may be repeated, and goes on being
-    /// tried if the revoker has an [outbox](crate::Revoker::with_outbox).
+    /// [`StoreError`] if the revocation was not confirmed. It may be repeated; an
+    /// [outbox](crate::Revoker::with_outbox) of the revoker repeats it by itself.
     #[doc(alias = "kill session")]
     #[doc(alias = "logout")]
     #[doc(alias = "sign out")]
@@ -151,14 +151,14 @@ impl Sessions {
         self.tidy_up_after_one((id, &key), &receipt, lists.await).await
     }
 
-    /// Ends a session if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a session. The owner of a session that was forgotten
-    /// is not known, so it is not found and nothing is revoked; for a "sign out" there is
+    /// Ends a session if it belongs to this user, as [`end`](Self::end): for requests in which a
+    /// user, who is known by an access token, names a session. A forgotten session has no known
+    /// owner, so it is not found and nothing is revoked. To sign out the caller, use
     /// [`logout`](Self::logout).
     ///
     /// # Errors
-    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated, and
-    /// goes on being tried if the revoker has an [outbox](crate::Revoker::with_outbox).
+    /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated; an
+    /// [outbox](crate::Revoker::with_outbox) of the revoker repeats it by itself.
     #[doc(alias = "kill session")]
     pub async fn end_of(&self, user: &str, id: &str) -> Result<Ended, StoreError> {
         let (user, id): (Box<str>, Box<str>) = (user.into(), id.into());
@@ -190,13 +190,13 @@ impl Sessions {
         Ok(Ended::Done)
     }
 
-    /// Ends everything of a user but the session `but`: sessions, families without one, tokens of
-    /// no session or of one that is not listed here, and the trust in all devices but that of
-    /// `but`. The access tokens and refresh tokens of `but` go on to be accepted, without a moment
-    /// in which they are not. Without `but` that ends as well.
+    /// Ends everything of a user except the session `but`: sessions, families without a session,
+    /// tokens of no session or of one that is not listed here, and the trust in all devices except
+    /// that of `but`. The tokens of `but` are accepted without interruption. With `None`, nothing
+    /// is excepted.
     ///
-    /// What `but` is refused for otherwise stays so: a cutoff of before covers what it covered, and
-    /// a later `end_all` without it, or with another session, ends it.
+    /// Other revocations of `but` still count: earlier cutoffs cover what they covered, and a later
+    /// `end_all` with `None`, or with another session, ends it.
     ///
     /// # Errors
     /// [`StoreError`] if not everything was confirmed. It may be repeated.
@@ -265,10 +265,10 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends the sessions of a user on a device, and the trust in it: for a user, who is known by an
-    /// access token, and names a device. Sessions of others on the same device go on, and so does
-    /// what was issued for the device outside of a session. [`Ended::NotFound`] if the user has
-    /// neither a session on it nor trusts it.
+    /// Ends the sessions of a user on a device, and the trust in it: for requests in which a user,
+    /// who is known by an access token, names a device. Sessions of others on the device go on, and
+    /// so does what was issued for the device without a session. [`Ended::NotFound`] if the user
+    /// has no session on it and does not trust it.
     ///
     /// # Errors
     /// [`StoreError`] if not everything was confirmed. It may be repeated.

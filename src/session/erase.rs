@@ -10,22 +10,21 @@ use crate::revocation::Target;
 use crate::store::StoreError;
 
 impl Sessions {
-    /// Erases what is kept of a user, as when an account is deleted, and ends everything first, as
-    /// [`end_all`](Self::end_all) does without `but`.
+    /// Erases what is kept of a user, for example when an account is deleted. First it ends
+    /// everything, as [`end_all`](Self::end_all) with `None`.
     ///
-    /// Removed are the list of sessions with all that was said of them, the trusted devices, the
-    /// places where the sessions are listed, and their families of refresh tokens, also of sessions
-    /// that had ended before: of up to 100, those of which something would be left the longest; of
-    /// others it is forgotten by itself, at the end of the lifetime of their refresh tokens. Left
-    /// are the records of what is revoked, under fingerprints, until no token is left that they
-    /// cover: without ids, reasons and actors
-    /// ([`Revoker::erase_names`](crate::Revoker::erase_names)). So nothing that was revoked comes
-    /// back. `SECURITY.md` has a table of what is kept, for how long, and why.
+    /// It removes the list of sessions with their details, the trusted devices, the places where
+    /// the sessions are listed, and their families of refresh tokens. It does so also for up to 100
+    /// sessions that ended before, those that would be kept the longest; others are forgotten at
+    /// the end of the lifetime of their refresh tokens. The records of what is revoked stay as long
+    /// as they cover a token, so that nothing revoked is accepted again: under fingerprints,
+    /// without ids, reasons and actors ([`Revoker::erase_names`](crate::Revoker::erase_names)).
+    /// `SECURITY.md` has a table of what is kept, for how long, and why.
     ///
-    /// The caller erases, after this call, which is an event itself, what the audit sink keeps
-    /// (`RedisAuditSink::forget`); families without a session
-    /// ([`Families::forget`](super::Families::forget)); and names in records of targets of its own,
-    /// such as single tokens. Whoever signs in later begins anew.
+    /// After this call, which is an audit event itself, the caller has to erase what the audit sink
+    /// keeps (`RedisAuditSink::forget`), families without a session
+    /// ([`Families::forget`](super::Families::forget)), and names in records of its own targets,
+    /// such as single tokens. A later login of this user begins anew.
     ///
     /// ```
     /// # use tower_jwt_revocation::session::Sessions;
@@ -38,8 +37,8 @@ impl Sessions {
     /// ```
     ///
     /// # Errors
-    /// [`StoreError`] if not everything was confirmed: then something may be left, also if
-    /// everything has ended. It may be repeated, and has to be. What stays
+    /// [`StoreError`] if not everything was confirmed: something may be left then, even if
+    /// everything has ended. Repeat it. A revocation that stays
     /// [pending](crate::Revoker::with_outbox) is an error too.
     #[doc(alias = "GDPR")]
     #[doc(alias = "right to erasure")]

@@ -29,9 +29,9 @@ use crate::store::{Doubt, StoreError};
 /// How much longer than a refresh token a revocation is kept: for clocks that are apart.
 const MARGIN: Duration = Duration::from_secs(60 * 60);
 
-/// Starts families of refresh tokens, refreshes and ends them. Cheap to clone.
+/// Starts, refreshes and ends families of refresh tokens. Cheap to clone.
 ///
-/// [`Sessions`](super::Sessions) builds on it; use it alone where sessions are kept elsewhere.
+/// [`Sessions`](super::Sessions) builds on it; use it alone if you keep sessions elsewhere.
 ///
 /// ```
 /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
@@ -67,13 +67,14 @@ pub struct Families {
 impl Families {
     /// Families in this store, revoked by this revoker, under this policy.
     ///
-    /// Everything else that revokes sessions or users must keep its records as long as refresh
-    /// tokens are valid. Clones of `revoker` and all revokers of the layer it comes from do so from
-    /// now on; in other processes call [`Revoker::extend_shared_retention`].
+    /// Every revoker of sessions or users must keep its records as long as refresh tokens are
+    /// valid. From now on, clones of `revoker` and all revokers of its layer do so; in other
+    /// processes call [`Revoker::extend_shared_retention`].
     ///
     /// # Errors
     /// [`ConfigError`] if the policy cannot work, or the token profile of the revoker accepts
-    /// several issuers: families belong to one.
+    /// several issuers without a [default](Revoker::with_default_issuer), because families belong
+    /// to one.
     pub fn new(
         store: impl SessionStore,
         revoker: Revoker,
@@ -100,8 +101,8 @@ impl Families {
     /// Begins a family.
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without
-    /// the token.
+    /// [`StoreError`] if it was not confirmed. A family that was written nevertheless is useless
+    /// without its token.
     pub async fn start(&self, new: NewFamily) -> Result<Refresh, StoreError> {
         let event = self.begin_login(&new);
         let result = self.try_start(&new).await;
@@ -158,10 +159,11 @@ impl Families {
         Ok(Ok(NewGrant { grant, commit }))
     }
 
-    /// Takes a refresh token and gives the next. `client` is the OAuth client that presents it,
-    /// once it is authenticated.
+    /// Takes a refresh token and returns the next one. `client` is the authenticated OAuth client
+    /// that presents it.
     ///
-    /// A refresh of unknown fate may be repeated within the grace and gives the same token.
+    /// A refresh whose outcome is not known may be repeated within the grace and returns the same
+    /// token.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm: answer 503, never
@@ -186,9 +188,9 @@ impl Families {
         self.advance(&OpaqueToken(parsed), client, observer).await
     }
 
-    /// Begins a family of refresh tokens that the application mints and signs itself, and of which
-    /// only ids are known here. `token_id` is the id of the first; put [`Grant::family`] into it
-    /// too.
+    /// Begins a family of refresh tokens that the application mints and signs itself. Only their
+    /// ids are known here. `token_id` is the id of the first token; put [`Grant::family`] into that
+    /// token, too.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed.
@@ -233,16 +235,16 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    /// Takes over a family that another program has begun, by the ids that it has there: `family`,
-    /// and `token_id` for the refresh token that its client holds at present, or for a hash of it.
-    /// Nobody has to sign in again: the client presents its token, the application checks it as
-    /// before, and calls [`refresh_id`](Self::refresh_id) with these ids. `created_at` is when the
-    /// user signed in, so that later revocations of the user or the session hold, and the
-    /// [maximal age](RefreshPolicy::with_max_age) counts from then; the idle lifetime counts from
-    /// now. [`Sessions`](super::Sessions) lists what was begun there, and not these.
+    /// Imports a family that another program has begun, under the ids that it has there: `family`,
+    /// and `token_id` for the refresh token that its client holds now, or for a hash of it. Nobody
+    /// has to sign in again: the client presents its token, the application checks it as before,
+    /// and calls [`refresh_id`](Self::refresh_id) with these ids. `created_at` is when the user
+    /// signed in: later revocations of the user or the session count, and so does the [maximal
+    /// age](RefreshPolicy::with_max_age) from then on. The idle lifetime counts from now.
+    /// [`Sessions`](super::Sessions) does not list imported families.
     ///
-    /// Returns whether it was taken over now. If not, it was before, and is left as it is; or it is
-    /// over or revoked. It may be repeated.
+    /// Returns true if it was imported now. Otherwise it was imported before, and is left as it is,
+    /// or it has expired or is revoked. The call may be repeated.
     ///
     /// ```
     /// # use tower_jwt_revocation::{MemoryStore, Revoker, TokenProfile};
@@ -263,8 +265,8 @@ impl Families {
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm; if an id is empty or too
-    /// long, or `family` has other characters than letters, digits, `-` and `_`: keep a map then,
-    /// from its id to one that has not.
+    /// long, or `family` has other characters than letters, digits, `-` and `_`: then map such ids
+    /// to others.
     #[doc(alias = "migrate")]
     #[doc(alias = "take over")]
     pub async fn import(
@@ -313,9 +315,9 @@ impl Families {
     }
 
     /// Takes the id of a refresh token that the application has minted, and whose signature it
-    /// **has checked**, and gives the id of the next: `next_id`, or the one that was given before
-    /// if this is a retry within the grace. Mint the token whose id is [`Grant::token`]. No id may
-    /// ever be given twice in a family: make them random.
+    /// **has checked**. Returns the id of the next token: `next_id`, or for a retry within the
+    /// grace the one that was returned before. Mint a token with the id [`Grant::token`]. An id
+    /// must never be used twice in a family: make ids random.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm; if `next_id` is empty,
@@ -339,7 +341,7 @@ impl Families {
     }
 
     /// Ends a family: its refresh tokens and all access tokens that came out of it. The id is
-    /// revoked whether or not there is such a family.
+    /// revoked even if there is no such family.
     ///
     /// # Errors
     /// [`StoreError`] if the write was not confirmed. It may be repeated.
@@ -356,9 +358,9 @@ impl Families {
         request.about(|event| family.describe(event)).await.map(drop)
     }
 
-    /// Ends a family if it is of this user, as [`end`](Self::end): for requests in which a user,
-    /// who is known by an access token, names a family. A family that has expired and was forgotten
-    /// is not found, and nothing is revoked.
+    /// Ends a family if it belongs to this user, as [`end`](Self::end): for requests in which a
+    /// user, who is known by an access token, names a family. A family that has expired and was
+    /// forgotten is not found, and nothing is revoked.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.
@@ -372,15 +374,15 @@ impl Families {
     }
 
     /// Ends a family and erases what is kept of it, which names its user: for families without a
-    /// session, as when an account is deleted. Those of sessions are erased by
-    /// [`Sessions::forget`](super::Sessions::forget).
+    /// session, for example when an account is deleted.
+    /// [`Sessions::forget`](super::Sessions::forget) erases those of sessions.
     ///
-    /// Its tokens stay refused: refresh tokens are unknown from now on, and access tokens covered
-    /// by the record, which is kept until they are over, without the id of the family, the reason
-    /// and the actor (see [`Revoker::erase_names`]).
+    /// Its tokens stay refused: refresh tokens are unknown from now on, and the record covers
+    /// access tokens until they expire, without the id of the family, the reason and the actor (see
+    /// [`Revoker::erase_names`]).
     ///
     /// # Errors
-    /// [`StoreError`] if not everything was confirmed. It may be repeated, and has to be.
+    /// [`StoreError`] if not everything was confirmed. Repeat it then.
     #[doc(alias = "GDPR")]
     #[doc(alias = "right to erasure")]
     pub async fn forget(&self, family: &str) -> Result<(), StoreError> {
@@ -409,9 +411,9 @@ impl Families {
         Err(out_of_attempts())
     }
 
-    /// Ends the family of an opaque token that someone hands in, if it is genuine; it need not be
-    /// the current one. For clients that sign out with it (RFC 7009 §2.1). Returns whether a family
-    /// was ended; if not, there was nothing to end.
+    /// Ends the family of an opaque refresh token, if the token is genuine; it need not be the
+    /// current one. It is for clients that sign out with it (RFC 7009 §2.1). Returns false if there
+    /// was no family to end.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked or did not confirm. It may be repeated.

@@ -48,7 +48,7 @@ pub(crate) const DEFAULT_IDLE_LIFETIME: Duration = Duration::from_secs(14 * 24 *
 /// Default of [`RefreshPolicy::with_max_age`].
 pub(crate) const DEFAULT_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// How refresh tokens are rotated, and for how long they are valid.
+/// The policy of refresh tokens: how they are rotated, and for how long they are valid.
 #[doc(alias = "token rotation")]
 #[derive(Clone, Debug)]
 #[must_use]
@@ -68,7 +68,8 @@ impl Default for RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    /// Rotation at each use with a grace of 10 s, idle lifetime 14 days, absolute lifetime 90 days.
+    /// Rotation at each use, with a grace of 10 s, an idle lifetime of 14 days, and a maximal age
+    /// of 90 days.
     pub fn new() -> Self {
         Self {
             rotate: true,
@@ -80,33 +81,33 @@ impl RefreshPolicy {
         }
     }
 
-    /// For how long after a rotation the token that was replaced is still answered, with *the same*
-    /// successor: for retries after a lost response and for tabs that refresh at the same time.
-    /// Default 10 s, at most 300 s. It ends early with the first use of the successor.
+    /// For how long after a rotation the replaced token still gets *the same* successor: for
+    /// retries after a lost response, and for tabs that refresh at the same time. Default: 10 s,
+    /// long enough for these; at most 300 s. The grace ends with the first use of the successor.
     ///
     /// A refresh that ended in an error, or for whose end nobody waited, may be repeated at any
-    /// time. Zero is strict otherwise: a token works once, and a client that repeats a refresh
-    /// whose answer was lost on its way is signed out.
+    /// time. Otherwise zero is strict: a token works once, and a client that repeats a refresh
+    /// after a lost response is signed out.
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Answers the parent of a successor that was never used, once, also after the grace: its
-    /// response was probably lost. The client gets a *new* successor, so if the first one turns up
-    /// after all, someone has a copy, and the family ends. Default: off.
+    /// A replaced token gets a *new* successor once, also after the grace, if its successor was
+    /// never used: the response was probably lost. If the first successor is presented later,
+    /// someone has a copy, and the family ends. Default: off.
     ///
     /// # Security
-    /// A copy of the last used token works until the owner refreshes next, as a copy of the current
-    /// one does anyway.
+    /// A copy of the last used token works until the owner refreshes next, as does a copy of the
+    /// current one anyway.
     pub fn with_recovery(mut self) -> Self {
         self.recover = true;
         self
     }
 
-    /// Does not rotate: a token stays the same for the lifetime of its family. For tokens that are
-    /// bound to the key of their sender (FAPI 2.0 Security Profile §5.3.2.1 asks for it), and for
-    /// nothing else.
+    /// Does not rotate: a token stays the same for the lifetime of its family. Use it only for
+    /// tokens that are bound to the key of their sender, for which FAPI 2.0 Security Profile
+    /// §5.3.2.1 requires it. Default: tokens are rotated.
     ///
     /// # Security
     /// Without rotation a copied token is never noticed.
@@ -122,21 +123,21 @@ impl RefreshPolicy {
         self
     }
 
-    /// How old a family can become, however often it is refreshed. Default
-    /// 90 days; from one second to ten years.
+    /// The longest age of a family, however often it is refreshed. Default 90 days, after which a
+    /// user has to sign in again; from one second to ten years.
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
     }
 
-    /// Lets a family that is refreshed in time never expire.
+    /// A family that is refreshed in time never expires. Default: it does after 90 days.
     pub fn without_max_age(mut self) -> Self {
         self.max_age = None;
         self
     }
 
     /// Reports reuse and refuses the token, but does not end the family: to see in a running system
-    /// what would happen.
+    /// what would happen. Default: reuse ends the family.
     ///
     /// # Security
     /// A thief who refreshes first keeps a valid token.

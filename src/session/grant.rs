@@ -6,7 +6,7 @@ use crate::store::RevokedBy;
 #[cfg(feature = "issuer")]
 use crate::token::issue::NewToken;
 
-/// Who a new family is for.
+/// The user, session, device and client of a new family.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct NewFamily {
@@ -17,31 +17,32 @@ pub struct NewFamily {
 }
 
 impl NewFamily {
-    /// A family of this user, of no session, device or client.
+    /// A family of this user, without session, device or client.
     pub fn of_user(user: impl AsRef<str>) -> Self {
         Self { user: user.as_ref().into(), session: None, device: None, client: None }
     }
 
-    /// Ends with this session.
+    /// A family of this session, which ends with it. Default: none.
     pub fn in_session(mut self, session: impl AsRef<str>) -> Self {
         self.session = Some(session.as_ref().into());
         self
     }
 
-    /// Ends with this device.
+    /// A family on this device, which ends with it. Default: none.
     pub fn on_device(mut self, device: impl AsRef<str>) -> Self {
         self.device = Some(device.as_ref().into());
         self
     }
 
-    /// Is bound to this OAuth client, which must be named at each refresh, and ends with it.
+    /// A family that is bound to this OAuth client, which must be named at each refresh; it ends
+    /// with the client. Default: none.
     pub fn bound_to(mut self, client: impl AsRef<str>) -> Self {
         self.client = Some(client.as_ref().into());
         self
     }
 }
 
-/// The answer to a refresh. A variant that you do not know is to be answered as a refusal.
+/// The answer to a refresh. Treat a variant that you do not know as a refusal.
 #[derive(Clone, Debug)]
 #[must_use = "a refresh that is not looked at grants nothing"]
 #[non_exhaustive]
@@ -67,35 +68,36 @@ pub enum Refresh<T = RefreshToken> {
 #[must_use = "what was not found was not ended"]
 #[non_exhaustive]
 pub enum Ended {
-    /// It was the user's, and has ended.
+    /// It belonged to the user, and has ended.
     Done,
-    /// It is not known, or another user's, and nothing was revoked: answer 404.
+    /// It is not known, or belongs to another user, and nothing was revoked: answer 404.
     NotFound,
 }
 
-/// What was granted. Everything that the access token needs to be revocable is here. Times are
-/// those of the clock of the store.
+/// A refresh token that was granted, with everything that the access token needs to be revocable.
+/// Times are by the clock of the store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Grant<T = RefreshToken> {
-    /// The refresh token for the client; where the application mints it, its id.
+    /// The refresh token for the client; or its id, if the application mints it.
     pub token: T,
     pub(super) kind: GrantKind,
-    /// The id for the access token that goes with it, its `jti`: 128 random bits, base64url. Audit
-    /// events name it.
+    /// The `jti` for the access token of this grant: 128 random bits, base64url. Audit events name
+    /// it.
     pub access_token_id: Box<str>,
     /// The id of the family, for the claim `fid` of access tokens.
     pub family: Box<str>,
     /// The id of the user, for the claim `sub`.
     pub user: Box<str>,
-    /// The id of the session, for the claim `sid`; none if the family belongs to none.
+    /// The id of the session, for the claim `sid`; `None` if the family has no session.
     pub session: Option<Box<str>>,
-    /// The id of the device, for the claim `device_id`; none if the family belongs to none.
+    /// The id of the device, for the claim `device_id`; `None` if the family has no device.
     pub device: Option<Box<str>>,
-    /// The id of the OAuth client, for the claim `client_id`; none if the tokens are bound to none.
+    /// The id of the OAuth client, for the claim `client_id`; `None` if the tokens are not bound to
+    /// one.
     pub client: Option<Box<str>>,
-    /// The `iat` of the access token: the second in which it was granted; the millisecond, if what
-    /// was issued earlier in that second has been revoked.
+    /// The `iat` for the access token: the second of the grant, or the millisecond, if tokens from
+    /// earlier in that second have been revoked.
     pub issued_at: Timestamp,
     /// When the family was begun.
     pub created_at: Timestamp,
@@ -107,9 +109,8 @@ pub struct Grant<T = RefreshToken> {
 }
 
 impl<T> Grant<T> {
-    /// Whether the token was granted before: the one that was presented had just been replaced, and
-    /// this is the same successor again. The client has sent it twice, or two of its tabs did at
-    /// the same time.
+    /// Whether this is the same successor again, because the presented token had just been
+    /// replaced. The client has sent the token twice, or two of its tabs did at the same time.
     pub fn is_repeated(&self) -> bool {
         self.kind == GrantKind::Replayed
     }
@@ -117,9 +118,8 @@ impl<T> Grant<T> {
 
 #[cfg(feature = "issuer")]
 impl<T> Grant<T> {
-    /// The access token that goes with this grant, for
-    /// [`TokenIssuer::issue`](crate::TokenIssuer::issue): it is revocable by
-    /// everything that the grant belongs to, and by no revocation that came before it.
+    /// The access token of this grant, for [`TokenIssuer::issue`](crate::TokenIssuer::issue). It is
+    /// revocable by everything that the grant belongs to, and no earlier revocation covers it.
     pub fn access_token(&self) -> NewToken {
         let mut token = NewToken::new(self.user.clone())
             .with_id(self.access_token_id.clone())
@@ -163,30 +163,31 @@ pub enum Refusal {
     WrongClient,
     /// The idle or the absolute lifetime of the family has passed.
     Expired,
-    /// The family, or what it belongs to, is revoked.
+    /// The family is revoked, or its session, user, device, client or issuer.
     Revoked(RevokedBy),
-    /// The used token that the current one replaced was presented, after the grace. Without
+    /// The token that the current one replaced was presented again, after the grace. Without
     /// recovery this can be an owner whose response was lost.
     #[doc(alias = "refresh token reuse")]
     ParentReused {
         /// Whether the family was ended for it; false if reuse is only reported.
         ended: bool,
     },
-    /// A used token from further back was presented: there are two holders.
+    /// An older used token was presented: there are two holders.
     #[doc(alias = "token theft")]
     OlderReused {
         /// Whether the family was ended for it; false if reuse is only reported.
         ended: bool,
     },
-    /// A token was presented that was replaced before it was used, when its parent was recovered:
-    /// there are two holders.
+    /// A token was presented that was never used and was replaced by recovery: there are two
+    /// holders.
     SupersededReused {
         /// Whether the family was ended for it; false if reuse is only reported.
         ended: bool,
     },
     /// The store has lost writes, and it is not known whether the family was revoked. The user has
-    /// to sign in again. Nothing else has happened, unless the store has gone back behind the token
-    /// itself: then the family is ended, as only a holder of an older token could still use it.
+    /// to sign in again. The family is not ended, unless the store has an older state than the
+    /// token itself: then only a holder of an older token could still use the family, so it is
+    /// ended.
     Lost,
 }
 
@@ -199,7 +200,7 @@ impl Refusal {
         )
     }
 
-    /// The name of the reason, as it is written in audit events.
+    /// The name of the reason in audit events.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown",

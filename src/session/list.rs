@@ -21,7 +21,7 @@ pub(crate) const MAX_SESSIONS: usize = 1000;
 /// longest.
 const MAX_ENDED: usize = 100;
 
-/// A session, as it is listed. Times are those of the clock of the store.
+/// A session, as it is listed. Times are by the clock of the store.
 ///
 /// Serialized with the names of its fields and of those of its details, times as milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,26 +33,26 @@ pub struct Session {
     pub user: Box<str>,
     /// The id of the family of its refresh tokens: the claim `fid` of its access tokens.
     pub family: Box<str>,
-    /// When it was begun. If something it belongs to was revoked in the same millisecond, a
-    /// millisecond later, so that the revocation does not cover it.
+    /// When it was begun. It is a millisecond later if the user or another target of it was revoked
+    /// in the same millisecond, so that the revocation does not cover it.
     pub created_at: Timestamp,
-    /// When it was last in use: at login, or at a refresh or [`touch`](super::Sessions::touch), of
-    /// which one per [interval](super::Sessions::with_touch_interval) is written.
+    /// When it was last in use: at login, at a refresh, or at [`touch`](super::Sessions::touch). It
+    /// is written at most once per [interval](super::Sessions::with_touch_interval).
     pub seen_at: Timestamp,
-    /// When it ends if it is not used again: after the idle lifetime and the touch interval, and
-    /// not after the absolute lifetime of its refresh tokens.
+    /// When it ends if it is not used again: after the idle lifetime and the touch interval, but
+    /// not later than the maximal age of its family.
     pub expires_at: Timestamp,
     /// Until then the session is found by its id and by its device.
     #[serde(skip)]
     pub(super) located_until: Timestamp,
-    /// What the application has said of it.
+    /// What the application has said about it.
     #[serde(flatten)]
     pub details: SessionDetails,
 }
 
-/// What the application says of a session at [login](super::Sessions::login), or later with
+/// What the application says about a session at [login](super::Sessions::login), or later with
 /// [`Sessions::update`](super::Sessions::update). Only [`device`](Self::device) and
-/// [`client`](Self::client) decide anything.
+/// [`client`](Self::client) have an effect; the rest is for display.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SessionDetails {
@@ -74,14 +74,14 @@ pub struct SessionDetails {
     /// The `User-Agent` with which the user signed in, up to 512 bytes of it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<Box<str>>,
-    /// Whether a second factor was shown. Default: no.
+    /// Whether a second factor was used. Default: false.
     pub mfa: bool,
     /// Data of the application, at most 4 KiB of JSON. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<serde_json::Value>,
 }
 
-/// Which session is ended when a user who has as many as are allowed signs in again.
+/// Which session ends when a user with the maximal number of sessions signs in again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EvictionPolicy {
@@ -205,8 +205,8 @@ pub(super) struct DeviceTrust {
 }
 
 /// A device that a user trusts, for [`Sessions::trust_device`](super::Sessions::trust_device) and
-/// from [`Sessions::trusted_devices`](super::Sessions::trusted_devices). A text is a device of this
-/// id.
+/// from [`Sessions::trusted_devices`](super::Sessions::trusted_devices). A string converts to a
+/// device with this id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TrustedDevice {

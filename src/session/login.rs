@@ -17,12 +17,12 @@ pub(super) struct NewSession {
 }
 
 impl SessionDetails {
-    /// Nothing is said of the session.
+    /// No details.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// On this device, by an id that outlasts the session and that no other device has: to end the
+    /// On this device. Its id must outlast the session, and no other device may have it: ending the
     /// device ends all sessions on it, of all users. The name that a user gives to a device is not
     /// its id; see [`with_data`](Self::with_data). Default: none.
     #[must_use]
@@ -59,7 +59,7 @@ impl SessionDetails {
         self
     }
 
-    /// After a second factor was shown. Default: not.
+    /// With a second factor. Default: without.
     #[must_use]
     pub fn with_mfa(mut self) -> Self {
         self.mfa = true;
@@ -80,7 +80,7 @@ impl SessionDetails {
 #[must_use = "a login that is not looked at grants nothing"]
 #[non_exhaustive]
 pub enum Login {
-    /// The session has begun: answer with its tokens. [`Grant::session`] is set.
+    /// The session has begun: answer with its tokens. [`Grant::session`] is `Some`.
     Granted(Grant),
     /// The user, the device, the client or the issuer is revoked with
     /// [`Extent::All`](crate::Extent::All): nobody can sign in until it is reinstated.

@@ -1,5 +1,4 @@
-//! Logins that last: sessions, their refresh tokens, and the devices they are on (feature
-//! `sessions`).
+//! Sessions, their refresh tokens, and the devices they are on (feature `sessions`).
 //!
 //! | | |
 //! | --- | --- |
@@ -7,8 +6,8 @@
 //! | [`Families`] | refresh tokens alone, opaque or minted by the application |
 //! | [`UserCache`] | what was loaded about a user, until the user is revoked (feature `user-cache`) |
 //!
-//! Everything that ends here ends as a revocation: the access tokens that came out of it are
-//! refused at once by every layer on the same store.
+//! Everything that ends here is revoked: every layer on the same store refuses its access tokens at
+//! once.
 
 // From the bottom up: a file names only files above it in this list. `tests/architecture.rs` holds
 // it.

@@ -65,11 +65,11 @@ pub struct Sessions {
 
 impl Sessions {
     /// Sessions in this store, revoked by this revoker, with refresh tokens under this policy. A
-    /// session is valid as long as its refresh tokens. `store` is where the sessions are, not a
-    /// mirror of it.
+    /// session is valid as long as its refresh tokens. `store` is the store itself, not a mirror of
+    /// it.
     ///
-    /// All clones of `revoker`, and all revokers of the layer it comes from, keep their records as
-    /// long as refresh tokens are valid from now on. In other processes call
+    /// From now on, all clones of `revoker`, and all revokers of its layer, keep their records as
+    /// long as refresh tokens are valid. In other processes call
     /// [`Revoker::extend_shared_retention`].
     ///
     /// # Errors
@@ -91,9 +91,9 @@ impl Sessions {
         })
     }
 
-    /// How many sessions a user may have, and which one is ended when there would be one more.
-    /// Default 50, and [`EvictionPolicy::LeastRecentlySeen`]; more than
-    /// 1000 count as 1000.
+    /// How many sessions a user may have, and which one ends when there would be one more. Default
+    /// 50, and [`EvictionPolicy::LeastRecentlySeen`]; more than 1000 count as 1000, because all are
+    /// in one document.
     #[doc(alias = "concurrent sessions")]
     #[doc(alias = "single session")]
     #[must_use]
@@ -103,19 +103,19 @@ impl Sessions {
         self
     }
 
-    /// How often at most [`Session::seen_at`] is written. Default 60 s; an interval longer than the
-    /// [idle lifetime](RefreshPolicy::with_idle_lifetime) counts as one of that length. A session
-    /// stays [counted](Self::count) for this much longer than its refresh tokens are valid; it is
-    /// listed as long as they are.
+    /// The shortest time between two writes of [`Session::seen_at`]. Default 60 s, to spare writes;
+    /// at most the [idle lifetime](RefreshPolicy::with_idle_lifetime) counts. A session stays
+    /// [counted](Self::count) for this much longer than its refresh tokens are valid; it is listed
+    /// as long as they are.
     #[must_use]
     pub fn with_touch_interval(mut self, interval: Duration) -> Self {
         self.touch_interval = interval.min(self.families.policy.idle);
         self
     }
 
-    /// The same sessions, for this reason: what is ended by what this returns has it in its record
-    /// and in the audit, where [`Revoker::find`] and [`Revoker::explain`] show it. Default: what
-    /// was done, such as that all sessions of the user were ended. At most 1024 bytes.
+    /// The same sessions, with this reason: what the returned value ends has it in its record and
+    /// in the audit, and [`Revoker::find`] and [`Revoker::explain`] show it. Default: a text that
+    /// says what was done, such as that all sessions of the user were ended. At most 1024 bytes.
     ///
     /// ```
     /// # use tower_jwt_revocation::session::Sessions;
@@ -134,7 +134,7 @@ impl Sessions {
     }
 
     /// The same sessions, used by somebody other than their user, such as `support:7`. The actor is
-    /// kept where the reason of [`because`](Self::because) is. Default: nobody is named.
+    /// kept where the reason of [`because`](Self::because) is. Default: none.
     #[doc(alias = "actor")]
     #[must_use]
     pub fn acting_as(&self, actor: impl AsRef<str>) -> Self {
@@ -162,7 +162,7 @@ impl Sessions {
 
     // === Refreshing ===
 
-    /// Takes a refresh token and gives the next, as [`Families::refresh`], and notes that the
+    /// Takes a refresh token and returns the next one, as [`Families::refresh`], and notes that the
     /// session is in use.
     ///
     /// # Errors
@@ -198,9 +198,8 @@ impl Sessions {
         self.list(user).await.map(|sessions| sessions.len())
     }
 
-    /// How many sessions there are: those that were neither ended here nor have ended by
-    /// themselves. Read off a counter; what was revoked in another way (a whole issuer) is counted
-    /// until it ends by itself.
+    /// How many sessions there are: those that were not ended here and have not expired. It reads a
+    /// counter; sessions that were revoked in another way (a whole issuer) count until they expire.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -208,7 +207,7 @@ impl Sessions {
         self.store().count_members().await
     }
 
-    /// The active sessions on a device, of all users: those of its last 1000 logins.
+    /// The active sessions on a device, of all users, among those of its last 1000 logins.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -242,7 +241,7 @@ impl Sessions {
 
     // === Changing ===
 
-    /// Writes that a session is in use, which moves its end; at most once per
+    /// Writes that a session is in use, which moves its end, at most once per
     /// [interval](Self::with_touch_interval). Returns whether there is such a session.
     ///
     /// # Errors
@@ -280,8 +279,8 @@ impl Sessions {
         Ok(is_there)
     }
 
-    /// Changes the details of a session, such as that a second factor was shown, within the bounds
-    /// of [`SessionDetails`]. Device and client stay: tokens were issued for them.
+    /// Changes the details of a session, such as that a second factor was used, within the bounds
+    /// of [`SessionDetails`]. Device and client cannot change, because tokens were issued for them.
     /// `change` may be called again after a conflict. Returns whether there is such a session.
     ///
     /// # Errors

@@ -16,20 +16,20 @@ use crate::store::StoreError;
 use crate::store::session::{Committed, Seen};
 
 impl Sessions {
-    /// Begins a session of this user, whom the application has authenticated before, and its family
-    /// of refresh tokens. A session that has to end for it is revoked as soon as the new one is
-    /// committed, and before it is answered.
+    /// Begins a session of this user, whom the application has authenticated, and its family of
+    /// refresh tokens. If another session has to end for it, that is revoked after the new one is
+    /// committed, and before this returns.
     ///
-    /// Logins of one user at once are ordered within a process, so that each costs the same; of
-    /// several processes each tries again after a conflict.
+    /// Simultaneous logins of one user take turns within a process, so that each costs the same;
+    /// those of several processes try again after a conflict.
     ///
-    /// A login that overlaps a revocation of its user either fails to be covered by it or does not
-    /// happen; one that starts later works, and its access token is stamped past the cutoff, see
-    /// [`Grant::issued_at`](super::Grant::issued_at).
+    /// A login that overlaps a revocation of its user is either not covered by it or does not
+    /// happen. A login that starts later works, and its access token has an `iat` after the cutoff,
+    /// see [`Grant::issued_at`](super::Grant::issued_at).
     ///
     /// # Errors
-    /// [`StoreError`] if it was not confirmed. What may have been written is worth nothing without
-    /// the tokens.
+    /// [`StoreError`] if it was not confirmed. A session that was written nevertheless is useless
+    /// without its tokens.
     pub async fn login(
         &self,
         user: impl AsRef<str> + Send,

@@ -34,7 +34,7 @@ const BYTES: usize = 1 + 4 + SECRET_BYTES + MARK_BYTES;
 const MAX_FAMILY_BYTES: usize = 128;
 const INFO: &[u8] = b"tower-jwt-revocation refresh token successor v1";
 
-/// A refresh token, to be handed to its owner. `Debug` does not show it.
+/// A refresh token, for its owner alone. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RefreshToken(Box<str>);
 

@@ -21,10 +21,10 @@ use crate::token::jwt::{JwtVerifier, VerificationKey};
 use crate::token::sample::sample_claims;
 use crate::token::{Algorithm, TokenProfile};
 
-/// Issuer, verifier, layer, store and clock of a test, which belong together.
+/// Issuer, verifier, layer, store and clock for the tests of an application.
 ///
-/// Its tokens are JWTs that are verified as any other, and what is revoked is refused as ever; only
-/// the key is made up, the store is in memory, and the clock stands still until it is moved. Clones
+/// Its tokens are JWTs that are verified like any others, and revoked ones are refused. Only the
+/// key is made up, the store is in memory, and the clock stands still until you move it. Clones
 /// share everything.
 ///
 /// ```
@@ -72,7 +72,7 @@ pub struct TestAuth {
 }
 
 impl TestAuth {
-    /// With the default rules for claims: any issuer and audience is accepted.
+    /// A `TestAuth` with the default rules for claims: any issuer and audience is accepted.
     ///
     /// # Panics
     /// If the crate was compiled without cryptography (features `aws_lc_rs`, `rust_crypto`).
@@ -82,7 +82,8 @@ impl TestAuth {
         Self::with_profile(TokenProfile::new())
     }
 
-    /// With the rules for claims that the application has. Its clock is another: that of the test.
+    /// A `TestAuth` with the rules for claims of the application. The clock of the profile is
+    /// replaced by that of the test.
     ///
     /// # Panics
     /// If the profile cannot work, or as [`new`](Self::new).
@@ -104,13 +105,13 @@ impl TestAuth {
         Self { secret, clock, store, verifier, layer, profile, issued: Arc::default() }
     }
 
-    /// A token with these claims: anything that becomes a JSON object, such as
-    /// `json!({"sub": "alice"})`.
+    /// A token with these claims: anything that serializes to a JSON object, such as `json!({"sub":
+    /// "alice"})`.
     ///
-    /// What every token needs is added if it is not given: an id (`jti`) of its own, `iat` and
-    /// `exp` by the [clock](Self::clock), valid for ten minutes, and `iss` and `aud` if the profile
-    /// wants them. A claim that is `null` is left out, so `json!({"jti": null})` is a token without
-    /// an id, and `json!({"exp": 0})` one that has expired.
+    /// Missing claims that every token needs are added: an id (`jti`) of its own, `iat` and `exp`
+    /// by the [clock](Self::clock), valid for ten minutes, and `iss` and `aud` if the profile
+    /// requires them. A claim that is `null` is left out: `json!({"jti": null})` is a token without
+    /// an id. `json!({"exp": 0})` is an expired one.
     ///
     /// # Panics
     /// If the claims are not a JSON object.
@@ -128,7 +129,7 @@ impl TestAuth {
         format!("{text}.{}", encode(&signature.into_bytes()))
     }
 
-    /// Revokes this token. More by [`revoker`](Self::revoker): users, sessions, keys.
+    /// Revokes this token. For users, sessions, keys and so on use [`revoker`](Self::revoker).
     ///
     /// # Panics
     /// If the store gives no answer, or the token is not one of these.
@@ -137,8 +138,9 @@ impl TestAuth {
         self.revoker().revoke_raw_token(&self.verifier, token).await.expect("a revocation");
     }
 
-    /// A layer that accepts its tokens; closed, as by default. Give it the settings of the
-    /// application, such as `with_fail_mode`. All of them have the same store and counters.
+    /// A layer that accepts its tokens, with the default settings. Give it the settings of the
+    /// application, such as `with_fail_mode`. All layers of one `TestAuth` have the same store and
+    /// counters.
     pub fn layer(&self) -> JwtRevocationLayer {
         self.layer.clone()
     }
@@ -148,42 +150,42 @@ impl TestAuth {
         self.layer.revoker()
     }
 
-    /// What verifies its tokens, for an application that puts its layer together by itself.
+    /// The verifier of its tokens, for an application that makes its layer itself.
     pub fn verifier(&self) -> JwtVerifier {
         self.verifier.clone()
     }
 
-    /// The store, which also keeps sessions (feature `sessions`), and can do more than
+    /// The store. It also keeps sessions (feature `sessions`), and can fail in more ways than
     /// [`down`](Self::down) and [`slow`](Self::slow).
     pub fn store(&self) -> ScriptedStore {
         self.store.clone()
     }
 
-    /// The clock of issuer, verifier and store. It begins at this second, and stands still. The
-    /// clock of a `TokenIssuer` and of other parts of the application is to be set to it by hand.
+    /// The clock of issuer, verifier and store. It begins at this second, and stands still. Give it
+    /// to a `TokenIssuer` and other parts of the application that have a clock.
     pub fn clock(&self) -> ManualClock {
         self.clock.clone()
     }
 
-    /// From now on: the store gives no answer, as when Redis cannot be reached, for checks and for
-    /// writes.
+    /// From now on: the store gives no answer, for checks and for writes, as when Redis cannot be
+    /// reached.
     pub fn down(&self) {
         self.store.fail(StoreErrorKind::Unreachable);
     }
 
-    /// From now on: every answer comes so much later. From 50 ms on checks fail, as with Redis:
-    /// see [`ScriptedStore::answer_after`].
+    /// From now on: every answer is late by `delay`. From 50 ms on checks fail, as with Redis: see
+    /// [`ScriptedStore::answer_after`].
     pub fn slow(&self, delay: Duration) {
         self.store.answer_after(delay);
     }
 
-    /// From now on: the store answers at once, as in the beginning. What it has lost stays lost.
+    /// From now on: the store answers at once, as at the start. What it has lost stays lost.
     pub fn up(&self) {
         self.store.answer();
     }
 
-    /// The store loses everything, as after `FLUSHALL`: tokens from before are in doubt, later ones
-    /// are not. See [`ScriptedStore::lose_data`].
+    /// The store loses all data, as after `FLUSHALL`: earlier tokens are in doubt, later ones are
+    /// not. See [`ScriptedStore::lose_data`].
     pub fn lose_data(&self) {
         self.store.lose_data();
     }

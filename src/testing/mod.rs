@@ -1,10 +1,10 @@
-//! For tests (feature `test-util`): [`TestAuth`], with which an application is tested, and the
-//! conformance suites, by which an implementation of a trait of this crate is.
+//! For tests (feature `test-util`): [`TestAuth`] to test an application, and conformance suites to
+//! test an implementation of a trait of this crate.
 //!
 //! # Suites
 //!
-//! What every implementation of a trait has to do, as tests.
-//! The stores of this crate are tested by these very suites. A [`Suite`] is handed a fixture, which
+//! What every implementation of a trait has to do, as tests. The suites have a test for each rule
+//! of a trait; the stores of this crate are tested by them. A [`Suite`] takes a fixture, which
 //! makes empty stores, and names each rule that a store breaks:
 //!
 //! ```
@@ -29,10 +29,10 @@
 //! # }
 //! ```
 //!
-//! With feature `endpoints` there is a provider that signs logout tokens and security events, too.
+//! With feature `endpoints` there is also a provider that signs logout tokens and security events.
 //!
-//! The suites need a Tokio runtime with time. With one of several threads they also find what goes
-//! wrong only when calls overlap.
+//! The suites need a Tokio runtime with time. With several threads they also find mistakes that
+//! show only when calls overlap.
 
 #[cfg(feature = "test-util")]
 mod auth;
@@ -69,12 +69,12 @@ pub trait StoreFixture: Send + Sync {
     /// The store under test.
     type Store: RevocationStore;
 
-    /// A store that is empty and shares nothing with those that were made before. Each rule has its
-    /// own.
+    /// Makes an empty store that shares nothing with earlier ones. Each rule is tested on its own
+    /// store.
     fn store(&self) -> impl Future<Output = Self::Store> + Send;
 
-    /// Another handle of the same store, as another process has it, so that the suite sees whether
-    /// a confirmed write is seen there, too.
+    /// Another handle of the same store, as another process has one. The suite tests that it sees
+    /// confirmed writes, too.
     ///
     /// Default: `None`, for a store that has one handle only; then this is not tested.
     fn another(&self, store: &Self::Store) -> impl Future<Output = Option<Self::Store>> + Send {
@@ -87,28 +87,28 @@ pub trait StoreFixture: Send + Sync {
         SystemClock.now()
     }
 
-    /// Lets so much time pass for the store: at most a second or two.
+    /// Lets this much time pass for the store: at most a second or two.
     ///
     /// Default: waits. A fixture whose stores have a clock that can be set moves that clock.
     fn advance(&self, by: Duration) -> impl Future<Output = ()> + Send {
         tokio::time::sleep(by)
     }
 
-    /// Takes away everything that this store holds, as when its server loses its data while the
-    /// processes that use it go on. Answers whether that was done.
+    /// Removes all data of this store, as when its server loses its data while the processes that
+    /// use it go on. Returns whether that was done.
     ///
-    /// Default: `false`, for a store that cannot lose its data while a process uses it.
-    /// Then the rules of feeds about losses are not tried, and count as kept.
+    /// Default: `false`, for a store that cannot lose its data while a process uses it. Then the
+    /// rules of feeds about losses are not tested, and count as kept.
     fn lose_data(&self, store: &Self::Store) -> impl Future<Output = bool> + Send {
         let _ = store;
         async { false }
     }
 
-    /// Lets another server carry on what this store holds, as a failover does: it may lack the last
-    /// writes, and the processes that use the store go on. Answers whether that was done.
+    /// Lets another server take over the data of this store, as a failover does: it may lack the
+    /// last writes, and the processes that use the store go on. Returns whether that was done.
     ///
-    /// Default: `false`, for a store whose server stays the same, or confirms nothing that the next
-    /// one could lack. Then this is not tested.
+    /// Default: `false`, for a store whose server stays the same, or confirms only what the next
+    /// one will have. Then this is not tested.
     fn change_server(&self, store: &Self::Store) -> impl Future<Output = bool> + Send {
         let _ = store;
         async { false }
@@ -199,7 +199,7 @@ macro_rules! rules {
 }
 use rules;
 
-/// The rules of a trait, which are tried one after the other on an implementation of it.
+/// A conformance suite: the rules of a trait, each tested on an implementation.
 ///
 /// | | |
 /// | --- | --- |
@@ -243,7 +243,7 @@ impl Suite<'_> {
         self.rules.iter().map(|rule| rule.name)
     }
 
-    /// Tries one rule.
+    /// Tests one rule.
     ///
     /// # Errors
     /// The rule and what was seen, if the implementation breaks it or has not answered after a
@@ -259,7 +259,7 @@ impl Suite<'_> {
         }
     }
 
-    /// Tries every rule.
+    /// Tests every rule.
     ///
     /// # Panics
     /// If the implementation breaks any. The message names each rule that is broken, and says how.

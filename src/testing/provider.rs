@@ -25,9 +25,8 @@ const LIFETIME: u64 = 120;
 /// How long a poll is held while there are no events.
 const HELD_FOR: Duration = Duration::from_secs(20);
 
-/// Signs what an identity provider sends: access tokens, logout tokens, security events. It also
-/// [gives events out](Self::poll_endpoint) to those who poll. To test how a program receives them
-/// (features `test-util` and `endpoints`).
+/// An identity provider for tests (features `test-util` and `endpoints`). It signs access tokens,
+/// logout tokens and security events, and [answers polls](Self::poll_endpoint) for events.
 ///
 /// ```
 /// # #[cfg(any(feature = "aws_lc_rs", feature = "rust_crypto"))] {
@@ -65,8 +64,8 @@ struct EventStream {
 }
 
 impl TestProvider {
-    /// A provider of this name, whose tokens are for this audience. All of one name have one key,
-    /// which is known to everybody: it is for tests.
+    /// A provider with this issuer, whose tokens are for this audience. All providers with one
+    /// issuer have the same key, which everybody knows: it is for tests only.
     ///
     /// # Errors
     /// [`ConfigError`] if there is no crypto provider.
@@ -83,7 +82,7 @@ impl TestProvider {
         Ok(Self { key, issuer, audience: audience.into(), tokens, stream })
     }
 
-    /// Verifies its access tokens; a receiver is given it too.
+    /// A verifier of its access tokens, which a receiver takes, too.
     ///
     /// # Errors
     /// [`ConfigError`] if issuer or audience are empty.
@@ -110,16 +109,15 @@ impl TestProvider {
         self.sign(Some("logout+jwt"), &self.claims_and(claims))
     }
 
-    /// The token of an event (RFC 8417, SSF 1.0): its type, a URI; its subject (RFC 9493); and what
-    /// it says, such as `{"event_timestamp":…}`.
+    /// The token of an event (RFC 8417, SSF 1.0): its type, a URI; its subject (RFC 9493); and its
+    /// details, such as `{"event_timestamp":…}`.
     pub fn security_event(&self, event: &str, subject: &Value, details: &Value) -> String {
         let claims = json!({ "sub_id": subject, "events": { event: details } });
         self.sign(Some("secevent+jwt"), &self.claims_and(claims))
     }
 
-    /// Gives out the token of an event by [`poll_endpoint`](Self::poll_endpoint), again and again
-    /// until it is acknowledged or refused. It is listed by the `jti` that stands in it, or under
-    /// `?` if there is none.
+    /// Sends the token of an event by [`poll_endpoint`](Self::poll_endpoint), again and again until
+    /// it is acknowledged or refused. It is listed by its `jti`, or under `?` if it has none.
     pub fn give_out(&self, token: impl Into<String>) {
         let token = token.into();
         let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
@@ -129,7 +127,7 @@ impl TestProvider {
         self.stream.send_modify(|stream| stream.outstanding.push((id, token)));
     }
 
-    /// The ids of the events that were given out and are neither acknowledged nor refused yet.
+    /// The ids of the events that are neither acknowledged nor refused yet.
     pub fn outstanding(&self) -> Vec<String> {
         self.stream.borrow().outstanding.iter().map(|(id, _)| id.clone()).collect()
     }
@@ -139,9 +137,9 @@ impl TestProvider {
         self.stream.borrow().refused.clone()
     }
 
-    /// Where events are polled for (RFC 8936): a service as those of
-    /// [`endpoints`](crate::endpoints). A poll is held for up to 20 s while there are none, unless
-    /// it wants an answer at once.
+    /// The endpoint for polls (RFC 8936): a service like those of [`endpoints`](crate::endpoints).
+    /// It holds a poll for up to 20 s while there are no events, unless the poll has
+    /// `returnImmediately`.
     pub fn poll_endpoint(&self) -> Endpoint {
         let stream = Arc::clone(&self.stream);
         Endpoint::answering_json(move |body| {
@@ -170,7 +168,7 @@ impl TestProvider {
         })
     }
 
-    /// Any claims under any type (`typ`): for what must be refused.
+    /// Signs any claims with any type (`typ`): for tokens that must be refused.
     pub fn sign(&self, typ: Option<&str>, claims: &Value) -> String {
         let header = match typ {
             Some(typ) => json!({ "alg": "HS256", "kid": "test", "typ": typ }),
@@ -182,7 +180,7 @@ impl TestProvider {
         format!("{input}.{signature}")
     }
 
-    /// What every token has: `iss`, `aud`, `iat`, and a `jti` of its own.
+    /// The claims of every token: `iss`, `aud`, `iat`, and a `jti` of its own.
     pub fn claims(&self) -> Value {
         let number = self.tokens.fetch_add(1, Ordering::Relaxed);
         json!({

@@ -24,16 +24,16 @@ pub(crate) const DEFAULT_AUDIT_RETENTION: Duration = Duration::from_secs(90 * 24
 pub(crate) const DEFAULT_AUDIT_EVENTS_PER_USER: NonZeroU32 =
     NonZeroU32::new(1000).expect("not zero");
 
-/// Keeps events in Redis, by user in the order of time. A task of its own writes them, behind a
-/// queue of 4096 events: what finds the queue full or cannot be written is counted by
-/// [`lost`](AuditSink::lost).
+/// An audit sink that keeps events in Redis, by user, in the order of time. A task writes them,
+/// behind a queue of 4096 events. Events that find the queue full or cannot be written are counted
+/// by [`lost`](AuditSink::lost).
 ///
-/// What requests bring about, refusals and unchecked requests, has a queue of 1024 events, a task
-/// and journals of its own ([`refusals_of`](Self::refusals_of)): however many there are, they
-/// displace no revocation, login or reuse.
+/// Refusals and unchecked requests have a queue of 1024 events, a task and journals of their own
+/// ([`refusals_of`](Self::refusals_of)). So however many there are, they displace no revocation,
+/// login or reuse.
 ///
-/// Events that name no user are kept together, as those of the user with the empty name. Clones
-/// share the queue; the task ends with the last of them.
+/// Events that name no user are kept together, under the empty user name. Clones share the queue;
+/// the task ends with the last clone.
 #[doc(alias = "audit log")]
 #[derive(Clone)]
 pub struct RedisAuditSink {
@@ -49,14 +49,14 @@ enum Message {
 }
 
 impl RedisAuditSink {
-    /// Keeps about the latest 1000 events of each user for
-    /// 90 days. To be called on a tokio runtime.
+    /// A sink that keeps about the latest 1000 events of each user for 90 days. Call it inside of a
+    /// Tokio runtime.
     pub fn new(store: RedisStore) -> Self {
         Self::with_limits(store, DEFAULT_AUDIT_RETENTION, DEFAULT_AUDIT_EVENTS_PER_USER)
     }
 
-    /// Keeps about the latest `most_per_user` events of each user for `retention`. To be called on
-    /// a tokio runtime.
+    /// A sink that keeps about the latest `most_per_user` events of each user for `retention`. Call
+    /// it inside of a Tokio runtime.
     pub fn with_limits(store: RedisStore, retention: Duration, most_per_user: NonZeroU32) -> Self {
         let lost = Arc::new(AtomicU64::new(0));
         let start = |journal, length| {
@@ -70,7 +70,8 @@ impl RedisAuditSink {
         Self { store, queue, requests, lost }
     }
 
-    /// The latest events of a user as JSON, the latest first, without what requests bring about.
+    /// The latest events of a user as JSON, the latest first, without refusals and unchecked
+    /// requests.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be asked.
@@ -101,14 +102,13 @@ impl RedisAuditSink {
         Ok(events.iter().map(|event| String::from_utf8_lossy(event).into_owned()).collect())
     }
 
-    /// Erases the events of a user, those that name the user as their subject: as the last part of
-    /// an [erasure](crate::session::Sessions::forget), which is an event itself.
+    /// Erases the events that name this user as their subject. Call it last in an
+    /// [erasure](crate::session::Sessions::forget), which is an event itself.
     ///
-    /// Left are events of others in which the user is the actor, events that name no user (a
-    /// session that was revoked by its id alone), and copies elsewhere; here they are over after
-    /// the retention. What is recorded afterwards is kept anew: another process may not have
-    /// written yet what it has recorded, and refusals of the tokens that the user had are told up
-    /// to ten seconds later, in each process that meets them.
+    /// It does not erase events of others in which the user is the actor, events that name no user
+    /// (a session that was revoked by its id alone), and copies elsewhere. Here these expire after
+    /// the retention. Events that are written afterwards are kept: another process may still have
+    /// some in its queue, and refusals of the user's tokens are reported up to ten seconds later.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed. It may be repeated.
@@ -119,7 +119,7 @@ impl RedisAuditSink {
         self.store.remove_journals(&Target::user(user)).await
     }
 
-    /// Waits until everything recorded so far is written, or lost.
+    /// Waits until everything that was recorded so far is written or lost.
     pub async fn flush(&self) {
         for queue in [&self.queue, &self.requests] {
             let (done, is_done) = oneshot::channel();

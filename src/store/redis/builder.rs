@@ -79,24 +79,24 @@ impl RedisStoreBuilder {
     /// - `redis://user:password@host:6379/database`
     /// - `rediss://…` for TLS (feature `rustls` or `native-tls`), with the authorities of the
     ///   system or [others](Self::with_root_certificates_file)
-    /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, where the
-    ///   addresses are those of sentinels: more than half of all of them have to name a server,
-    ///   before it is used; `sentinelUsername` and `sentinelPassword` are theirs, too
+    /// - `redis-sentinel://host:26379,host2:26379/database?sentinelServiceName=name`, with the
+    ///   addresses of sentinels. More than half of all sentinels must name a server before it is
+    ///   used. `sentinelUsername` and `sentinelPassword` are for the sentinels
     /// - `redis-cluster://host:7000,host2:7000`
     /// - `redis+unix://user:password@/path/to/socket?db=database` (feature `unix-sockets`)
     ///
-    /// What other clients write is understood where it means one thing: `redis+sentinel://`,
+    /// Forms of other clients are understood if they are unambiguous: `redis+sentinel://`,
     /// `redis-socket://` and `unix://`; further servers as `node=host:port`; the service of
-    /// sentinels as `sentinel=name`, which makes sentinels of the servers of a `redis://` too, as
-    /// `/name/database` or `#name`; `db`, `username` and `password` as parameters. A password may
-    /// hold `/`, `#`, `:` and `@`; only `?` and `%` have to be encoded, as `%3F` and `%25`.
+    /// sentinels as `sentinel=name` (also with `redis://`), `/name/database` or `#name`; `db`,
+    /// `username` and `password` as parameters. A password may contain `/`, `#`, `:` and `@`; only
+    /// `?` and `%` must be encoded, as `%3F` and `%25`.
     pub fn with_url(mut self, url: impl AsRef<str>) -> Self {
         self.servers.url = Some(url.as_ref().into());
         self
     }
 
-    /// The name or address of the host of one server, instead of a URL. Default: none; there must
-    /// be a URL then.
+    /// The host name or address of a single server, instead of a URL. Default: none; a URL is
+    /// required then.
     pub fn with_host(mut self, host: impl AsRef<str>) -> Self {
         self.servers.host = Some(host.as_ref().into());
         self
@@ -108,16 +108,16 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Speaks TLS with the [host](Self::with_host) (feature `rustls` or `native-tls`), with the
+    /// Uses TLS with the [host](Self::with_host) (feature `rustls` or `native-tls`), with the
     /// authorities of the system or [others](Self::with_root_certificates_file). Default: plain
-    /// text. In a URL it is the scheme `rediss`.
+    /// text. In a URL, use the scheme `rediss`.
     pub fn with_tls(mut self) -> Self {
         self.servers.tls = true;
         self
     }
 
-    /// Which authorities are trusted to vouch for the servers and the sentinels: certificates in
-    /// PEM, instead of those of the system. Without TLS it must not be set. Default: those of the
+    /// The certificates, in PEM, of the authorities that are trusted for servers and sentinels,
+    /// instead of those of the system. Without TLS it must not be set. Default: those of the
     /// system, or of the file that `SSL_CERT_FILE` names.
     #[doc(alias = "ca")]
     #[doc(alias = "private authority")]
@@ -126,20 +126,20 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The same as a file, which is read for each connection, so that an authority can be replaced
-    /// without a restart. A file that cannot be used is an error at the start; later, or if it is
-    /// not read within a second, the certificates that were read before go on being used, with a
-    /// warning in the log at each connection.
+    /// As [`with_root_certificates`](Self::with_root_certificates), from a file, which is read for
+    /// each connection: an authority can be replaced without a restart. A file that cannot be used
+    /// is an error at the start. Later, or if reading takes more than a second, the last good
+    /// certificates are used, with a warning in the log at each connection.
     #[doc(alias = "REDIS_CA_FILE")]
     pub fn with_root_certificates_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.servers.own_tls.set_roots_file(path.into());
         self
     }
 
-    /// The certificate by which this client shows who it is (`tls-auth-clients`), followed by those
-    /// between it and its authority, and its private key; both in PEM. Of rustls the key is in
-    /// PKCS#8, PKCS#1 or SEC1, of native-tls in PKCS#8, and not encrypted. It is shown to servers
-    /// and sentinels alike. Without TLS it must not be set. Default: none.
+    /// The certificate of this client (`tls-auth-clients`), followed by the intermediate ones, and
+    /// its private key; both in PEM. The key must not be encrypted, and be in PKCS#8, PKCS#1 or
+    /// SEC1 with rustls, in PKCS#8 with native-tls. It is used with servers and sentinels. Without
+    /// TLS it must not be set. Default: none.
     #[doc(alias = "mtls")]
     pub fn with_client_certificate(
         mut self,
@@ -150,10 +150,10 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The same as two files, which are read for each connection, so that a certificate can be
-    /// renewed without a restart. Files that cannot be used are an error at the start; later, or if
-    /// they are not read within a second, what was read before goes on being used, with a warning
-    /// in the log at each connection.
+    /// As [`with_client_certificate`](Self::with_client_certificate), from two files, which are
+    /// read for each connection: a certificate can be renewed without a restart. Files that cannot
+    /// be used are an error at the start. Later, or if reading takes more than a second, the last
+    /// good ones are used, with a warning in the log at each connection.
     pub fn with_client_certificate_files(
         mut self,
         certificate: impl Into<PathBuf>,
@@ -163,33 +163,33 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// The user to authenticate as (`AUTH`, ACL), beside a URL without credentials or a host.
-    /// Default: the user that Redis calls `default`.
+    /// The user to authenticate as (`AUTH`, ACL), if the URL has no credentials, or with a host.
+    /// Default: the Redis user `default`.
     pub fn with_username(mut self, username: impl AsRef<str>) -> Self {
         self.servers.username = Some(username.as_ref().into());
         self
     }
 
-    /// The password to authenticate with, beside a URL without a password or a host. It is taken as
-    /// it is: nothing is percent-decoded. Default: none.
+    /// The password to authenticate with, if the URL has none, or with a host. It is used
+    /// literally, without percent-decoding. Default: none.
     pub fn with_password(mut self, password: impl AsRef<str>) -> Self {
         self.servers.password = Some(password.as_ref().into());
         self
     }
 
-    /// A file with the password, which is read for each connection: so a password can be rotated
+    /// A file with the password, which is read for each connection: a password can be rotated
     /// without a restart. One line break at its end is left out. Default: none.
     pub fn with_password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.password_file = Some(path.into());
         self
     }
 
-    /// Who gives the user and the password of each connection to the servers, instead of those of
-    /// the URL and of settings: tokens that expire after minutes (Microsoft Entra ID, IAM), or
-    /// passwords from a vault. Default: nobody. Sentinels have credentials of their own.
+    /// A provider of user and password for each connection to the servers, instead of those of the
+    /// URL and of settings. It is for tokens that expire after minutes (Microsoft Entra ID, IAM)
+    /// and passwords from a vault. Default: none. Sentinels have credentials of their own.
     ///
-    /// It is called before each connection, in the background: a provider that has to fetch the
-    /// credentials keeps them until they are about to expire. It has the time of a connection
+    /// It is called before each connection, in the background. A provider that fetches credentials
+    /// should keep them until they are about to expire. It has the time of a connection
     /// ([`with_connect_timeout`](Self::with_connect_timeout)). After an error the connection is
     /// tried again, as after any failure.
     ///
@@ -217,7 +217,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Which database to use (`SELECT`), beside a URL that names none or a host. Default: 0, the
+    /// Which database to use (`SELECT`), if the URL names none, or with a host. Default: 0, the
     /// only one of a cluster.
     pub fn with_database(mut self, database: u8) -> Self {
         self.servers.database = Some(database);
@@ -226,75 +226,74 @@ impl RedisStoreBuilder {
 
     /// A ready configuration of the client [`fred`](super::fred) instead of a URL, for what a URL
     /// and settings cannot say, such as a TLS connector of your own (feature `fred-config`).
-    /// Server, credentials, database and TLS are taken from it; the version of the protocol is not,
-    /// as replies are read as RESP2 has them.
+    /// Server, credentials, database and TLS are taken from it. The protocol version is not,
+    /// because replies are read as RESP2.
     #[cfg(feature = "fred-config")]
     pub fn with_fred_config(mut self, config: Config) -> Self {
         self.config = Some(Box::new(config));
         self
     }
 
-    /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`; default
-    /// `jwt-revocation`. Applications that must not see each other's
-    /// revocations take different ones.
+    /// The beginning of all keys: 1 to 64 letters, digits and `-_.:/`; default `jwt-revocation`.
+    /// Applications that must not see each other's revocations need different ones.
     pub fn with_prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         self.options.prefix = prefix.into();
         self
     }
 
-    /// The number of hash slots over which the records are spread: 1 to 1024, default 1. More than
-    /// one is of use only in a cluster that shares the load. All processes must agree, and it
-    /// cannot be changed later.
+    /// The number of hash slots over which the records are spread: 1 to 1024, default 1, so that a
+    /// check asks one server. More than one is useful only in a cluster that shares the load. All
+    /// processes must use the same number, and it cannot be changed later.
     pub fn with_shards(mut self, shards: u16) -> Self {
         self.options.shards = shards;
         self
     }
 
-    /// How long a check may take, default 50 ms. It is a bound: after it the answer is an error.
-    /// The time for which this process stands still does not count, up to five seconds, because it
-    /// says nothing of Redis: what is late because of it is [`StoreErrorKind::Overloaded`].
-    /// Behind sentinels and in a cluster no answer is believed later than a second after the
-    /// question was sent.
+    /// How long a check may take; default 50 ms. After it the answer is an error. A stall of this
+    /// process does not count, up to five seconds, because it says nothing about Redis: a check
+    /// that is late because of it is [`StoreErrorKind::Overloaded`]. With sentinels and in a
+    /// cluster no answer counts that comes more than a second after the question was sent.
     pub fn with_check_timeout(mut self, limit: Duration) -> Self {
         self.options.check_timeout = limit;
         self
     }
 
-    /// How long a write or a look-up may take, for each round trip that it needs, default 1 s.
-    /// Within it, a write is repeated if its connection is lost.
+    /// How long each round trip of a write or a look-up may take; default 1 s. Within it, a write
+    /// is repeated if its connection is lost.
     pub fn with_write_timeout(mut self, limit: Duration) -> Self {
         self.options.write_timeout = limit;
         self
     }
 
-    /// Speaks to sentinels over TLS, though the servers behind them may speak plain text, with the
-    /// authorities of the system or [others](Self::with_root_certificates_file). Default: as with
-    /// the servers, which is the `rediss-sentinel` of the URL, or the TLS of a ready configuration.
-    /// Without sentinels it must not be set.
+    /// Uses TLS with sentinels, even if the servers use plain text, with the authorities of the
+    /// system or [others](Self::with_root_certificates_file). Default: as with the servers, by
+    /// `rediss-sentinel` in the URL or the TLS of a ready configuration. Without sentinels it must
+    /// not be set.
     pub fn with_tls_to_sentinels(mut self) -> Self {
         self.sentinel_tls = Some(true);
         self
     }
 
-    /// Speaks to sentinels in plain text, though the servers behind them may speak TLS. Default: as
-    /// with the servers. Without sentinels it must not be set.
+    /// Uses plain text with sentinels, even if the servers use TLS. Default: as with the servers.
+    /// Without sentinels it must not be set.
     pub fn with_plain_text_to_sentinels(mut self) -> Self {
         self.sentinel_tls = Some(false);
         self
     }
 
-    /// The TLS of the sentinels as a configuration of [`fred`](super::fred), where they have other
-    /// authorities or client certificates than the servers, which are not affected.
+    /// The TLS of the sentinels as a configuration of [`fred`](super::fred), if they have other
+    /// authorities or client certificates than the servers. It does not change the TLS of the
+    /// servers. Default: the same as the servers.
     #[cfg(all(feature = "fred-config", any(feature = "rustls", feature = "native-tls")))]
     pub fn with_sentinel_fred_tls(mut self, tls: fred::types::config::TlsConfig) -> Self {
         self.sentinel_fred_tls = Some(tls);
         self
     }
 
-    /// Where to dial an address that sentinels or a cluster announce, such as one behind NAT or
+    /// Which address to connect to instead of one that sentinels or a cluster announce, for NAT or
     /// a tunnel: pairs of the announced and the dialled address, as `host:port`, or as `host` for
-    /// all its ports. Default: every address is dialled as it is announced. What a URL or a setting
-    /// names is dialled as it stands there.
+    /// all its ports. Default: announced addresses are used as they are. Addresses in a URL or a
+    /// setting are never changed.
     ///
     /// With TLS the certificate is checked by the dialled name; where that is an IP address, by the
     /// announced name.
@@ -307,46 +306,46 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a connection may take to be made, from the name of the host to the password,
-    /// default 1 s. Connections are made in the background; if a name has several addresses, they
-    /// are tried beside each other within this time (RFC 8305).
+    /// How long it may take to connect, from resolving the host name to authentication; default 1
+    /// s. Connections are made in the background. If a name has several addresses, they are tried
+    /// in parallel within this time (RFC 8305).
     pub fn with_connect_timeout(mut self, limit: Duration) -> Self {
         self.options.connect_timeout = limit;
         self
     }
 
-    /// How many checks may be under way at once, default 1024, counted for each shard in a cluster.
-    /// Further ones are [`StoreErrorKind::Overloaded`] at once, rather than late.
+    /// How many checks may be under way at once, in a cluster for each shard; default 1024. Further
+    /// ones fail at once with [`StoreErrorKind::Overloaded`], instead of being late.
     pub fn with_max_in_flight(mut self, checks: usize) -> Self {
         self.options.max_in_flight = checks;
         self
     }
 
-    /// The longest lifetime of a token that any layer accepts, default 24 h and 10 minutes. After a
-    /// loss of data, tokens that do not say when they were issued are in doubt for this long, or
-    /// for as long as the profiles of the layers and revokers on this store ask for, whichever is
-    /// longer: it cannot be set too short for them. Raise it in a process that has neither, if
-    /// others accept longer lifetimes.
+    /// The longest lifetime of a token that any layer accepts; default 24 h and 10 minutes, which
+    /// fits the default of the profile. After a loss of data, tokens without `iat` are in doubt for
+    /// this long, or for as long as the profiles of the layers and revokers on this store need,
+    /// whichever is longer. Raise it in a process that has neither, if others accept longer
+    /// lifetimes.
     pub fn with_max_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.max_token_lifetime = lifetime;
         self
     }
 
-    /// How many writes the log of a shard keeps, about; default 100 000, some 10 MB. Mirrors
-    /// that have been disconnected for longer read everything again.
+    /// About how many writes the log of a shard keeps; default 100 000, some 10 MB. A mirror that
+    /// was disconnected for more writes loads everything again.
     pub fn with_log_length(mut self, entries: u64) -> Self {
         self.options.log_length = entries;
         self
     }
 
-    /// How far the clock of an issuer may run ahead, default zero, at most five minutes: cutoffs
-    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Without it, a
-    /// token that such an issuer has stamped with a later `iat` survives a revocation.
+    /// How far the clock of an issuer may run ahead; default zero, at most five minutes. Cutoffs
+    /// ("log out everywhere", [`Extent::IssuedSoFar`]) are dated later by this much. Otherwise a
+    /// token of such an issuer, with an `iat` in the future, would survive a revocation.
     ///
-    /// Until so much time has passed, tokens issued after a revocation are refused as well, unless
-    /// they are stamped with [`Receipt::reissue_at`] or later. So it is better to set the clock of
-    /// the issuer. All processes that write should agree. The clocks of this process and of Redis
-    /// need no such setting: the later of the two counts, up to 5 s after that of Redis.
+    /// For this time after a revocation, new tokens are refused as well, unless their `iat` is
+    /// [`Receipt::reissue_at`] or later. So it is better to correct the clock of the issuer. All
+    /// processes that write should use the same value. The clocks of this process and of Redis need
+    /// no such setting: the later one counts, up to 5 s after that of Redis.
     ///
     /// [`Extent::IssuedSoFar`]: crate::Extent::IssuedSoFar
     /// [`Receipt::reissue_at`]: crate::store::Receipt::reissue_at
@@ -356,24 +355,24 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Makes every write wait until so many replicas have it (`WAIT`), so that a fail-over does not
-    /// lose it. If fewer confirm it within `limit`, the write is an error of kind
-    /// [`StoreErrorKind::Replicas`]: it is in force, but may get lost, and may be repeated.
-    /// Default: does not wait. A store can be opened, and tokens be checked, without any replica.
+    /// Makes every write wait until this many replicas have it (`WAIT`), so that a failover does
+    /// not lose it. If fewer confirm it within `limit`, the write is an error of kind
+    /// [`StoreErrorKind::Replicas`]: it is in effect, but may get lost, and may be repeated.
+    /// Default: does not wait. Opening the store and checking tokens need no replica.
     pub fn with_wait_replicas(mut self, replicas: NonZeroU32, limit: Duration) -> Self {
         self.options.wait_replicas = Some(WaitReplicas { replicas, limit });
         self
     }
 
-    /// Also refuses what this list of another program holds; call it again for each further one.
-    /// Default: none. See [`foreign`](super::foreign), also for how to get rid of it.
+    /// Also refuses the tokens on this list of another program; call it again for each further
+    /// list. Default: none. See [`foreign`](super::foreign), also for how to end its use.
     pub fn with_foreign_list(mut self, list: ForeignList) -> Self {
         self.foreign.push(list);
         self
     }
 
-    /// What to do if Redis cannot be used at the start, default: wait for it for up to 10 s, then
-    /// fail.
+    /// What to do if Redis cannot be used at the start. Default: wait for it for up to 10 s, then
+    /// fail, because services and their Redis are often started together.
     pub fn with_start(mut self, start: Start) -> Self {
         self.options.start = start;
         self
@@ -382,14 +381,14 @@ impl RedisStoreBuilder {
     /// Connects.
     ///
     /// # Errors
-    /// [`ConnectError::Config`] if a setting cannot work, or does not fit what Redis holds;
+    /// [`ConnectError::Config`] if a setting cannot work, or does not fit the data in Redis.
     /// [`ConnectError::Store`] if Redis cannot be used and [`with_start`](Self::with_start) does
-    /// not say to go on without.
+    /// not say to start anyway.
     ///
-    /// A Redis that can be read and refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can
-    /// be used: tokens are checked, revocations fail, and [`Health`] says so until writes are taken
-    /// again. If it is empty besides, no check can be answered before a write is taken; this waits
-    /// for that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
+    /// A Redis that can be read but refuses writes (`OOM`, `MISCONF`, `NOREPLICAS`, `NOPERM`) can
+    /// be used: tokens are checked, revocations fail, and [`Health`] says so until Redis takes
+    /// writes again. If it is also empty, no check can be answered before a write; this waits for
+    /// that as [`Start::WaitUpTo`] says, and then succeeds, so that the fail mode decides.
     pub async fn connect(self) -> Result<RedisStore, ConnectError> {
         self.options.validate()?;
         let config = self.config()?;

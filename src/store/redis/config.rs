@@ -29,8 +29,7 @@ use crate::config::{
 /// of certificates for each connection, so that they can be rotated without a restart. One line
 /// break at the end of URL and password is left out. In a variable, `address_map` is a list of
 /// `announced=dialled`. An error names the variable, or the field, and the remedy. An unknown field
-/// is an error, and so is a variable that is almost called like one of these while that one is not
-/// set.
+/// is an error. So is a misspelt variable: one with almost the name of a variable that is not set.
 ///
 /// ```no_run
 /// use tower_jwt_revocation::RedisConfig;
@@ -44,71 +43,72 @@ use crate::config::{
 #[non_exhaustive]
 pub struct RedisConfig {
     /// Whether Redis is used. If it is `false`, [`RedisConfig::connect`] is an error, and the
-    /// program takes another store, such as `MemoryStore`, which no other process sees. Default:
-    /// true.
+    /// program has to use another store, such as `MemoryStore`, which no other process sees.
+    /// Default: true.
     pub enabled: Option<bool>,
     /// Where Redis is, such as `redis://user:password@host:6379/0`; for TLS, sentinels, a cluster
-    /// or a socket as [`RedisStoreBuilder::with_url`] says. Required, or its file, or a host.
+    /// or a socket see [`RedisStoreBuilder::with_url`]. Required, unless there is its file or a
+    /// host.
     pub url: Option<SecretText>,
     /// Path of a file with the URL, instead of `url`.
     pub url_file: Option<String>,
-    /// Name or address of the host of one server, instead of a URL. Default: none.
+    /// Host name or address of a single server, instead of a URL. Default: none.
     pub host: Option<String>,
     /// Port of the host. Default: 6379.
     pub port: Option<u16>,
-    /// Whether to speak TLS with the host. Default: false.
+    /// Whether to use TLS with the host. Default: false.
     pub tls: bool,
     /// Number of the database on the host, 0 to 255. Default: 0.
     pub database: Option<u16>,
-    /// User of the password, if the URL has no credentials. Default: the default user of Redis.
+    /// User to authenticate as, if the URL has no credentials. Default: the Redis user `default`.
     pub username: Option<String>,
-    /// Password, if the URL has no credentials. It is written as it is: nothing is percent-encoded.
+    /// Password, if the URL has no credentials. Write it literally, without percent-encoding.
     /// Default: none.
     pub password: Option<SecretText>,
     /// Path of a file with the password, instead of `password`. It is read for each connection.
     pub password_file: Option<String>,
-    /// Path of a file with the certificates, in PEM, of the authorities that may vouch for the
+    /// Path of a file with the certificates, in PEM, of the authorities that are trusted for
     /// servers and sentinels, with TLS. It is read for each connection. Default: those of the
     /// system.
     pub ca_file: Option<String>,
-    /// Path of a file with the certificate of this client, in PEM, for servers that want one
+    /// Path of a file with the certificate of this client, in PEM, for servers that require one
     /// (`tls-auth-clients`). It is read for each connection. Default: none.
     pub client_cert_file: Option<String>,
     /// Path of a file with the private key of that certificate, in PEM. It is read for each
     /// connection. Default: none.
     pub client_key_file: Option<String>,
-    /// Whether sentinels are spoken to over TLS: `true` though the servers behind them may speak
-    /// plain text, or `false` though they may speak TLS. Default: as with the servers.
+    /// Whether to use TLS with sentinels, if this differs from the servers. Default: as with the
+    /// servers.
     pub sentinel_tls: Option<bool>,
-    /// Where to dial the addresses that sentinels or a cluster announce, as `host:port`, or as
-    /// `host` for all of its ports. Default: where they announce.
+    /// Which address to connect to instead of one that sentinels or a cluster announce: as
+    /// `host:port`, or as `host` for all of its ports. Default: the announced one.
     pub address_map: BTreeMap<String, String>,
-    /// What all keys begin with, after the brace: 1 to 64 letters, digits and `-_.:/`. Applications
-    /// with different prefixes do not see each other's revocations. Default: `jwt-revocation`.
+    /// The beginning of all keys: 1 to 64 letters, digits and `-_.:/`. Applications with different
+    /// prefixes do not see each other's revocations. Default: `jwt-revocation`.
     pub prefix: Option<String>,
-    /// Number of hash slots over which records are spread, 1 to 1024. More than one is of use only
+    /// Number of hash slots over which records are spread, 1 to 1024. More than one is useful only
     /// in a cluster. It must be the same in all processes, and cannot be changed later. Default: 1.
     pub shards: Option<u16>,
     /// Longest time of a check, in milliseconds. After it the check is an error. Default: 50.
     pub check_timeout_ms: Option<u64>,
     /// Longest time of a round trip of a write or a look-up, in milliseconds. Default: 1000.
     pub write_timeout_ms: Option<u64>,
-    /// Longest time until a connection is made, in milliseconds, from the name of the host to the
-    /// password. Default: 1000.
+    /// Longest time to connect, in milliseconds, from resolving the host name to authentication.
+    /// Default: 1000.
     pub connect_timeout_ms: Option<u64>,
     /// Number of checks that may be under way at once, in a cluster for each shard. Further ones
     /// are refused at once. Default: 1024.
     pub max_in_flight: Option<usize>,
     /// Longest lifetime of a token that any layer on this Redis accepts, in seconds. Raise it in a
-    /// process without a layer, where others accept more. Default: 87000, which is 24 h and 10 min.
+    /// process without a layer, if others accept more. Default: 87000, which is 24 h and 10 min.
     pub max_token_lifetime_secs: Option<u64>,
-    /// Number of writes that the log of a shard keeps, about. A mirror that was away for longer
-    /// reads everything anew. Default: 100000, some 10 MB.
+    /// About how many writes the log of a shard keeps. A mirror that was away for more writes loads
+    /// everything again. Default: 100000, some 10 MB.
     pub log_length: Option<u64>,
     /// How far the clock of an issuer may run ahead, in milliseconds, at most 300000, which is 5
     /// min. "All tokens so far" is dated later by this much. Default: 0.
     pub issuer_clock_lead_ms: Option<u64>,
-    /// Number of replicas that must have a write before it is confirmed, so that a fail-over does
+    /// Number of replicas that must have a write before it is confirmed, so that a failover does
     /// not lose it. Default: none.
     pub wait_replicas: Option<NonZeroU32>,
     /// Longest time to wait for these replicas, in milliseconds. Default: half of the time of a
@@ -155,11 +155,11 @@ impl Configuration for RedisConfig {
 }
 
 impl RedisConfig {
-    /// From the environment.
+    /// Reads the settings from environment variables.
     ///
     /// # Errors
-    /// [`ConfigError`] naming a variable that is not Unicode, is empty, or has a value that it
-    /// cannot have; or one that is not set while another is that is almost called so.
+    /// [`ConfigError`] naming a variable that is not Unicode, is empty, has a value that it cannot
+    /// have, or is misspelt.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(&EnvVars::of_process())
     }
@@ -168,7 +168,7 @@ impl RedisConfig {
         Ok(Self { origin: ConfigOrigin::Environment, ..vars.read()? })
     }
 
-    /// Whether Redis is to be used: unless the setting `enabled` is `false`.
+    /// Whether Redis is to be used: false only if the setting `enabled` is.
     ///
     /// ```no_run
     /// use std::sync::Arc;

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use crate::config::SecretText;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// As whom to authenticate to Redis (`AUTH`).
+/// The user and password with which to authenticate to Redis (`AUTH`).
 #[derive(Clone)]
 pub struct RedisCredentials {
     pub(crate) username: Option<Box<str>>,
@@ -17,7 +17,7 @@ pub struct RedisCredentials {
 }
 
 impl RedisCredentials {
-    /// A user of the access control list of Redis, and its password or token.
+    /// Credentials of a user of the access control list (ACL) of Redis, with its password or token.
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
         Self { username: Some(username.into().into()), password: SecretText::from(password.into()) }
     }

@@ -33,11 +33,11 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 impl RedisStore {
-    /// Asks the server, or every primary of the cluster that serves a shard, whether it is fit to
+    /// Checks whether the server, or every primary of the cluster that serves a shard, is fit to
     /// keep revocations: reachable and in time, eviction, persistence, replication, clock, access
-    /// rights, layout, lost data. Takes some dozen round trips and writes nothing but the expiry of
-    /// the store's own keys. For the start of a program, which may refuse to run on
-    /// an [error](Finding::is_error), and for a look when something is odd.
+    /// rights, layout, lost data. It takes some dozen round trips and writes only the expiry of the
+    /// store's own keys. Use it at the start of a program, which may refuse to run on an
+    /// [error](Finding::is_error), and to look into a problem.
     ///
     /// ```no_run
     /// # async fn f(store: tower_jwt_revocation::RedisStore) {
@@ -54,20 +54,19 @@ impl RedisStore {
     #[doc = include_str!("least_rights.acl")]
     /// ```
     ///
-    /// A [`Mirror`](crate::Mirror) reads the log, so add `+xread +xrevrange`; who reads an audit
-    /// trail ([`RedisAuditSink::events_of`](super::RedisAuditSink::events_of)) adds `+xrevrange`,
-    /// which writing it does not need. With another prefix, change the pattern. In a cluster add
-    /// `+cluster|nodes +asking`; with
+    /// A [`Mirror`](crate::Mirror) reads the log, so add `+xread +xrevrange`. To read an audit trail
+    /// ([`RedisAuditSink::events_of`](super::RedisAuditSink::events_of)), add `+xrevrange`. With
+    /// another prefix, change the pattern. In a cluster add `+cluster|nodes +asking`; with
     /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a
     /// database in the URL add `+select`. The user at the sentinels needs `+ping +client|id +info
     /// +sentinel|master +sentinel|sentinels +sentinel|get-master-addr-by-name`.
     ///
     /// `+role +info +ping +client|id` are optional. The role of the server is learned from `ROLE`,
-    /// else from `HELLO`, else from `INFO`, else from a write that changes nothing; the report says
-    /// from which, and what is not known without `INFO`. That command also tells one server from
-    /// the next one at the same address: without it a restart with older data, or a failover behind
-    /// one address, is noticed less surely. An [`Import`](super::Import) from a list of another
-    /// program needs `INFO`.
+    /// else from `HELLO`, else from `INFO`, else from a write that changes nothing. The report says
+    /// from which, and what is not known without `INFO`. `INFO` also tells one server from the next
+    /// one at the same address: without it a restart with older data, or a failover behind one
+    /// address, is noticed less reliably. An [`Import`](super::Import) of a foreign list needs
+    /// `INFO`.
     pub async fn doctor(&self) -> Report {
         let mut report = Report::default();
         let core = &self.core;

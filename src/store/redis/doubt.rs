@@ -11,8 +11,8 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::store::{Doubt, StoreError, StoreErrorKind};
 
 impl RedisStore {
-    /// Which tokens are in doubt in any shard, as Redis says now. [`health`](Self::health) says the
-    /// same for free, of what was read last.
+    /// Asks Redis which tokens are in doubt in any shard. [`health`](Self::health) tells without a
+    /// round trip what was read last.
     ///
     /// # Errors
     /// [`StoreError`] if a shard gave no answer.
@@ -24,18 +24,18 @@ impl RedisStore {
         Ok(doubt)
     }
 
-    /// Declares that revocations were lost, which Redis cannot know itself: after a backup was
-    /// restored before any process of the service had started, or when whoever wrote them says so.
-    /// Tokens that were issued until `issued_until` are in doubt from then on, for as long as such
-    /// tokens are accepted; for most losses that is the time of the loss. A time in the future
-    /// counts as now. Answers what is in doubt then.
+    /// Declares that revocations were lost, if Redis cannot know it: for example after a backup was
+    /// restored before any process of the service had started. Tokens that were issued until
+    /// `issued_until` are in doubt from now on, for as long as such tokens are accepted. Usually
+    /// that is the time of the loss; a time in the future counts as now. Returns what is in doubt
+    /// then.
     ///
     /// Under `FailMode::Closed` their holders have to sign in again (401), and sessions that began
-    /// before end. [`accept_tokens_in_doubt`](Self::accept_tokens_in_doubt) takes it back.
+    /// before end. [`accept_tokens_in_doubt`](Self::accept_tokens_in_doubt) undoes it.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed for each shard; it may be repeated. Of kind
-    /// [`InvalidInput`](StoreErrorKind::InvalidInput) if no such token can be left.
+    /// [`InvalidInput`](StoreErrorKind::InvalidInput) if all such tokens have expired.
     #[doc(alias = "distrust")]
     pub async fn declare_doubt(&self, issued_until: Timestamp) -> Result<Doubt, StoreError> {
         let lasts = self.core.tracker.doubt_duration();
@@ -48,13 +48,13 @@ impl RedisStore {
         self.change_doubt(DoubtChange::Declare { issued_until }).await
     }
 
-    /// Ends a lasting doubt although nobody can say what was lost: tokens that were revoked before
-    /// the loss, and that no record is left of, are **accepted again**. For an operator who knows
-    /// that nothing was revoked, or who has written it again.
+    /// Ends a lasting doubt although nobody knows what was lost. Tokens whose revocation was lost
+    /// are **accepted again**. It is for an operator who knows that no revocation was lost, or who
+    /// has written the lost ones again.
     ///
-    /// `issued_until` is that of the doubt which is meant, by [`read_doubt`](Self::read_doubt): one
-    /// that reaches further stays, since it comes from another loss. So does
-    /// [`Doubt::Settling`], which ends by itself. Answers what is in doubt then.
+    /// `issued_until` is that of the doubt to end, from [`read_doubt`](Self::read_doubt). A doubt
+    /// that reaches further comes from another loss and stays. So does [`Doubt::Settling`], which
+    /// ends by itself. Returns what is in doubt then.
     ///
     /// # Errors
     /// [`StoreError`] if it was not confirmed for each shard; it may be repeated.

@@ -9,8 +9,8 @@ use crate::store::StoreError;
 
 /// Why a store could not be opened.
 ///
-/// `Display` and `Debug` may name host and port, so that an operator knows which server is meant;
-/// never user or password.
+/// `Display` and `Debug` may name host and port, so that an operator knows which server is meant.
+/// They never name user or password.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum ConnectError {

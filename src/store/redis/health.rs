@@ -23,8 +23,8 @@ pub(crate) enum Purpose {
 /// Whether Redis can be used right now; see
 /// [`RedisStore::watch_health`](super::RedisStore::watch_health).
 ///
-/// `Display` says it in one line, for a readiness probe or a log: `redis can be used`, or what
-/// cannot be done, and why. Serialized, it is an object with `is_up`, `checks`, `writes`, `doubt`,
+/// `Display` gives one line for a readiness probe or a log: `redis can be used`, or what cannot be
+/// done, and why. Serialized, it is an object with `is_up`, `checks`, `writes`, `doubt`,
 /// `awaited_writers` and this line as `text`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -158,17 +158,17 @@ impl Health {
 
     /// Which tokens are in doubt in any shard, as far as the store has read from Redis:
     /// [`Doubt::Settling`] for the seconds after a change of server, [`Doubt::Lasting`] after a
-    /// loss of data. It says nothing of the connections: Redis can be used, and newer tokens are
-    /// checked.
+    /// loss of data. It says nothing about the connections: during a lasting doubt Redis can be
+    /// used, and newer tokens are checked.
     ///
-    /// That a doubt is over because the last of its tokens has expired is no change that
-    /// [`watch_health`](super::RedisStore::watch_health) tells of.
+    /// When a doubt ends because its last token has expired,
+    /// [`watch_health`](super::RedisStore::watch_health) does not report a change.
     pub fn doubt(&self) -> Doubt {
         self.doubt
     }
 
-    /// How many processes have not put back yet what they have confirmed, while the store
-    /// [settles](Doubt::Settling); none if it does not, or if that is not known.
+    /// How many processes have not yet put back what they have confirmed, while the store
+    /// [settles](Doubt::Settling). `None` if it does not settle, or if this is not known.
     pub fn awaited_writers(&self) -> Option<u32> {
         self.settling.map(|settling| settling.awaited)
     }
@@ -202,10 +202,10 @@ impl Health {
         self.writes.is_empty() && self.refused.is_empty() && !self.awaits(Purpose::Writes)
     }
 
-    /// Why Redis, which can be reached, refuses writes: it is full (`OOM`), cannot write to its
-    /// disk (`MISCONF`), has too few replicas (`NOREPLICAS`), or a cluster is moving the slot of
-    /// the shard (`TRYAGAIN`, `ASK`). None if it takes them. Tokens are checked meanwhile, and the
-    /// store finds out by itself when writes are taken again.
+    /// Why a reachable Redis refuses writes: it is full (`OOM`), cannot write to its disk
+    /// (`MISCONF`), has too few replicas (`NOREPLICAS`), or a cluster is moving the slot of the
+    /// shard (`TRYAGAIN`, `ASK`). `None` if it takes writes. Tokens are checked meanwhile, and the
+    /// store notices by itself when Redis takes writes again.
     pub fn refuses_writes(&self) -> Option<&StoreError> {
         self.refused.first().map(|(_, error)| error)
     }
@@ -214,7 +214,7 @@ impl Health {
         self.pending.iter().any(|(pending, _)| *pending == purpose)
     }
 
-    /// The first reason why something cannot be used; none if everything can, or if no connection
+    /// The first reason why something cannot be used; `None` if everything can, or if no connection
     /// has failed yet.
     pub fn error(&self) -> Option<&StoreError> {
         self.connection_error().or_else(|| self.refuses_writes())

@@ -1,4 +1,4 @@
-//! [`Import`]: takes over what another program has revoked.
+//! [`Import`]: copies what another program has revoked into records of our own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
     }
 }
 
-/// A list of another program on its way into our own records.
+/// An import of a foreign list: it writes a record of our own for each entry.
 ///
 /// ```no_run
 /// # use tower_jwt_revocation::store::redis::foreign::ForeignList;
@@ -41,10 +41,10 @@ fn target(kind: TargetKind, id: &str, issuer: Option<&str>) -> Target {
 /// # Ok(()) }
 /// ```
 ///
-/// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier; one
-/// without an expiry for as long as the longest token. It may be repeated, stopped and continued:
-/// what is there already is not written again. Entries that come or go meanwhile may or may not be
-/// seen, so end the writes of the other program first, or write to both.
+/// Each entry becomes a record that is kept as long as the entry and the leeway of a verifier;
+/// without an expiry, as long as an accepted token can be valid. An import may be repeated, stopped
+/// and continued: records that exist are not written again. Entries that come or go meanwhile may
+/// be missed, so first stop the writes of the other program, or write to both.
 #[must_use = "nothing is read until `run` is called"]
 pub struct Import {
     writer: Arc<dyn RevocationWriter>,
@@ -63,23 +63,22 @@ pub struct ImportReport {
     pub imported: u64,
     /// Entries that were revoked by us already.
     pub known: u64,
-    /// Entries that mean nothing, or were over.
+    /// Entries that mean live, or have expired.
     pub live: u64,
-    /// Entries of which nobody can tell what they mean: an odd value or type, a token that is not
-    /// accepted, an id that is too long. Look at them; the list refuses some of their tokens, our
-    /// records none.
+    /// Entries that cannot be understood: an unknown value or type, a token that is not accepted,
+    /// an id that is too long. Look at them: the list refuses some of their tokens, our records
+    /// none.
     pub unreadable: u64,
 }
 
 impl Import {
-    /// Takes over what a [foreign list](super::foreign) holds, once, as records of our own. `store`
-    /// is where the list is; the records go where all revocations of `revoker` go, a
-    /// [`Revoker`](crate::Revoker).
+    /// An import of a [foreign list](super::foreign) that is in `store`. `revoker`, a
+    /// [`Revoker`](crate::Revoker), writes the records.
     ///
     /// # Errors
-    /// [`ConfigError`] if the entries do not tell what is revoked: those of a list by hashes, with
-    /// several placeholders, or of anything but tokens, sessions and families; if they belong to
-    /// one of several issuers and the list does not [say to which](ForeignList::with_issuer).
+    /// [`ConfigError`] if the entries do not tell what is revoked: a list by hashes, with several
+    /// placeholders, or of anything but tokens, sessions and families. Also if there are several
+    /// issuers and the list does not [name one](ForeignList::with_issuer).
     pub fn new(
         revoker: impl RevocationWriter,
         store: &RedisStore,
@@ -109,21 +108,21 @@ impl Import {
         })
     }
 
-    /// How many keys to look at per second, about; default 5000. Redis has to
-    /// answer requests besides.
+    /// About how many keys to read per second; default 5000, because Redis also has to answer
+    /// requests.
     pub fn with_pace(mut self, keys_per_second: u32) -> Self {
         self.pace = keys_per_second.max(1);
         self
     }
 
-    /// Who verifies the tokens of a list by `{token}`, to tell their ids. Without, such a list
-    /// cannot be read.
+    /// The verifier for the tokens of a list by `{token}`, which tells their ids. Default: none;
+    /// then such a list cannot be imported.
     pub fn with_verifier(mut self, verifier: impl TokenVerifier) -> Self {
         self.verifier = Some(Arc::new(verifier));
         self
     }
 
-    /// Goes on where another import, perhaps of another process, was when it said
+    /// Continues where another import, also one of another process, was when it returned
     /// [`cursor`](Self::cursor).
     ///
     /// # Errors
@@ -134,17 +133,18 @@ impl Import {
         Ok(self)
     }
 
-    /// Where it is, for [`with_cursor`](Self::with_cursor). `None` at the beginning and at the end.
+    /// The position of the import, for [`with_cursor`](Self::with_cursor). `None` at the beginning
+    /// and at the end.
     pub fn cursor(&self) -> Option<Box<str>> {
         self.at.as_ref().map(|at| self.scan.print(at))
     }
 
-    /// What has become of the entries so far. One that a scan gives twice is counted twice.
+    /// What has become of the entries so far. An entry that a scan returns twice is counted twice.
     pub fn report(&self) -> ImportReport {
         self.report
     }
 
-    /// Reads to the end. After an error, or if it was dropped, it can be called again and goes on
+    /// Imports all entries. After an error, or if its future was dropped, call it again: it goes on
     /// where it was.
     ///
     /// # Errors
@@ -154,8 +154,8 @@ impl Import {
         Ok(self.report)
     }
 
-    /// Reads one page, in the time that the pace allows; for those who want to keep the
-    /// [`cursor`](Self::cursor) after each. Whether there is more.
+    /// Imports one page, no faster than the pace allows, so that you can save the
+    /// [`cursor`](Self::cursor) after each. Returns whether there is more.
     ///
     /// # Errors
     /// As [`run`](Self::run). The page is read again then.

@@ -43,9 +43,10 @@ pub enum Start {
     /// Tries until this much time is over, then fails. The default, with 10 s:
     /// services and their Redis are often started together.
     WaitUpTo(Duration),
-    /// Fails at the first attempt that does.
+    /// Fails if the first attempt fails.
     AtOnce,
-    /// Succeeds anyway. Until Redis is there, every check is an error, and the policy decides.
+    /// Succeeds anyway. Until Redis can be used, every check is an error, and the fail mode
+    /// decides.
     Anyway,
 }
 

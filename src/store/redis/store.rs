@@ -20,14 +20,14 @@ use crate::store::{
 };
 use crate::verified::VerifiedToken;
 
-/// Keeps revocations in Redis, where all processes find them. Cheap to clone; clones share their
-/// connections, which end with the last clone.
+/// A store in Redis, which all processes share. Cheap to clone; clones share their connections,
+/// which end with the last clone.
 ///
-/// A check is one round trip (`MGET`), shared with those that are asked at the same time, and
-/// answers within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) whatever
-/// happens. If the connection is lost, it waits for the next one, and is asked again. A write is
-/// one script, all or nothing for up to 128 changes of a shard; repeating it is safe. Needs Redis
-/// 6.2 or later, or Valkey, with `maxmemory-policy noeviction`.
+/// A check is one round trip (`MGET`), which simultaneous checks share. It always answers within
+/// [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout). If the connection is lost,
+/// the check waits for the next one and is sent again. A write is one script, all or nothing for up
+/// to 128 changes of a shard; repeating it is safe. It needs Redis 6.2 or later, or Valkey, with
+/// `maxmemory-policy noeviction`.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,21 +38,20 @@ use crate::verified::VerifiedToken;
 /// ```
 ///
 /// # The log
-/// Each change of state is said once, by `tracing`: connected, lost, replaced, unusable, settling,
-/// data lost. The client underneath, `fred`, warns of closed connections as well, through the crate
-/// `log`, once for each connection and without saying what it means. Where that is collected
-/// (`tracing_subscriber::fmt().init()` does), `fred=error` in the filter leaves it out, and nothing
-/// is missed.
+/// The store logs each change of state once, by `tracing`: connected, lost, replaced, unusable,
+/// settling, data lost. Its client `fred` also warns of each closed connection, through the crate
+/// `log`. If your subscriber collects that (`tracing_subscriber::fmt().init()` does), `fred=error`
+/// in the filter hides these warnings; you miss nothing.
 ///
 /// # When the server changes, or has lost data
-/// After a failover, or a restart with older data, the processes that still run put back what they
-/// have confirmed. Until they have, every token is in doubt ([`StoreErrorKind::Settling`]): for
-/// about a second, and for 30 s at most if one of them does not come. What cannot be put back is a
-/// loss, as after a `FLUSHALL` or a restart without data: tokens issued until that moment are in
-/// lasting doubt ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and their
-/// holders have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that knew
-/// everything writes it again and ends the doubt. An empty Redis is a first start, unless a running
-/// process knew otherwise.
+/// After a failover, or a restart with older data, the running processes put back what they have
+/// confirmed. Until then every token is in doubt ([`StoreErrorKind::Settling`]): for about a
+/// second, or for up to 30 s if one of the processes does not come back. What cannot be put back is
+/// a loss, as after a `FLUSHALL` or a restart without data. Tokens issued until that moment are
+/// then in lasting doubt ([`StoreErrorKind::DataLoss`]): by default they are refused with 401, and
+/// their holders have to sign in again. Tokens issued later pass. A [`Mirror`](crate::Mirror) that
+/// knew everything writes it again and ends the doubt. An empty Redis counts as a first start,
+/// unless a running process knew otherwise.
 ///
 /// [`StoreErrorKind::Settling`]: crate::store::StoreErrorKind::Settling
 /// [`StoreErrorKind::DataLoss`]: crate::store::StoreErrorKind::DataLoss
@@ -71,20 +70,20 @@ impl RedisStore {
         Self { core, foreign }
     }
 
-    /// Whether Redis can be used right now. Costs nothing: it is what the store knows anyway.
+    /// Whether Redis can be used right now, by what the store knows anyway: it needs no round trip.
     pub fn health(&self) -> Health {
         let mut health = self.core.health_tx.borrow().clone();
         self.core.tell_doubt(&mut health);
         health
     }
 
-    /// Says to Redis that this process will not write any more. Call it before the process ends,
-    /// after its last write: else the process is waited for if the primary changes within half a
-    /// minute, and if it does not come back, what it wrote last is in doubt (the tokens issued
-    /// until then). Behind sentinels and in a cluster it waits, for ten seconds at most, while the
-    /// primary is away or being replaced: the next one would not hear of it. Dropping the last
-    /// clone of the store says it too, but does not wait, and does not reach Redis if the runtime
-    /// ends first.
+    /// Tells Redis that this process will not write any more. Call it after the last write, before
+    /// the process ends. Otherwise, if the primary changes within half a minute, the others wait
+    /// for this process, and if it does not come back, the tokens issued until then are in doubt.
+    /// With sentinels and in a cluster this waits, for ten seconds at most, while the primary is
+    /// away or being replaced, because the next one would not learn of it. Dropping the last clone
+    /// of the store does the same without waiting, and does not reach Redis if the runtime ends
+    /// first.
     ///
     /// # Errors
     /// [`StoreError`] if Redis has not confirmed it.
@@ -93,8 +92,8 @@ impl RedisStore {
         Box::pin(self.core.sign_off()).await
     }
 
-    /// The record that is kept under this fingerprint, if there is one: for those who follow the
-    /// log, which names no targets; see [`FeedSource`](crate::store::feed::FeedSource). One that a
+    /// The record under this fingerprint, if there is one. It is for programs that follow the log,
+    /// which names no targets; see [`FeedSource`](crate::store::feed::FeedSource). A record that a
     /// mirror has replayed is [nameless](Target::nameless).
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What a store around a store has to pass on.
+//! What a store that wraps another one has to pass on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,9 +28,9 @@ struct WrappedStore {
 }
 
 impl<'a> Suite<'a> {
-    /// What a store around a store has to pass on to it, because it does not answer it itself.
-    /// These methods have defaults, so a wrapper that forgets one compiles. `wrap` puts the wrapper
-    /// around the store that it is given.
+    /// What a store that wraps another one has to pass on to it. These methods have defaults, so a
+    /// wrapper that forgets one compiles. `wrap` puts the wrapper around the store that it is
+    /// given.
     ///
     /// ```
     /// # use tower_jwt_revocation::testing::Suite;

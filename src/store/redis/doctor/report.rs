@@ -5,37 +5,38 @@ use std::fmt;
 use serde::Serialize;
 
 /// What [`RedisStore::doctor`](crate::RedisStore::doctor) has found. Serialized, it is an object:
-/// `{"findings":[{"severity":"error","subject":…,"sentence":…,"remedy":…}],"servers":[…],…}`; what
+/// `{"findings":[{"severity":"error","subject":…,"sentence":…,"remedy":…}],"servers":[…],…}`. What
 /// is not known is left out.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// All findings, the worst first.
     pub findings: Vec<Finding>,
-    /// What the servers say of themselves: one, or in a cluster each that keeps a shard.
+    /// What the servers report about themselves: the one server, or in a cluster each that keeps a
+    /// shard.
     pub servers: Vec<ServerFigures>,
-    /// How many revocations are in effect; none if they could not be counted.
+    /// How many revocations are in effect; `None` if they could not be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revocations: Option<u64>,
     /// How many sessions there are, by
-    /// [`SessionStore::count_members`](crate::store::session::SessionStore::count_members); none
+    /// [`SessionStore::count_members`](crate::store::session::SessionStore::count_members); `None`
     /// without the feature `sessions`, or if they could not be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,
-    /// How long a check takes, the quickest of three, at the slowest of the servers, in
-    /// microseconds; none if one was not answered.
+    /// How long a check takes at the slowest server, in microseconds: the quickest of three. `None`
+    /// if one was not answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_micros: Option<u64>,
 }
 
-/// What one server says of itself (`INFO`), for pages of health; each is none where it does not
-/// tell.
+/// What one server reports about itself (`INFO`), for health pages. A field is `None` if the server
+/// does not report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ServerFigures {
-    /// Where it is, as `host:port`.
+    /// Its address, as `host:port`.
     pub address: String,
-    /// Such as `redis 7.0.15` or `valkey 8.1.0`.
+    /// Its name and version, such as `redis 7.0.15` or `valkey 8.1.0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// For how long it has been up, in seconds.
@@ -44,20 +45,20 @@ pub struct ServerFigures {
     /// How much memory it uses, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_memory_bytes: Option<u64>,
-    /// How much it may use (`maxmemory`), in bytes; none also if there is no bound.
+    /// How much memory it may use (`maxmemory`), in bytes; `None` also if there is no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_memory_bytes: Option<u64>,
     /// How many clients are connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clients: Option<u64>,
-    /// How many commands it carries out in a second.
+    /// How many commands it runs per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operations_per_second: Option<u64>,
     /// How many replicas are connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u64>,
-    /// How far the replica is behind that is furthest behind, in bytes of replication; none also
-    /// without replicas.
+    /// How far the slowest replica is behind, in bytes of replication; `None` also without
+    /// replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication_lag_bytes: Option<u64>,
 }
@@ -68,7 +69,7 @@ pub struct ServerFigures {
 pub struct Finding {
     /// How bad it is.
     pub(super) severity: Severity,
-    /// What it is about, as a fixed name that programs can match: `eviction`, `rights`, …
+    /// What it is about: a fixed name that programs can match, such as `eviction` or `rights`.
     pub subject: &'static str,
     /// What was found, in a sentence for the operator.
     pub sentence: String,

@@ -14,12 +14,13 @@ use crate::revocation::TargetKind;
 use crate::store::{RevokedBy, Standing, StoreError, StoreErrorKind};
 use crate::verified::{Needs, VerifiedToken};
 
-/// A list of revoked tokens, sessions, families, … that another program keeps in the same Redis.
+/// A list of revoked tokens, sessions, families and so on that another program keeps in the same
+/// Redis.
 ///
-/// Hand it to
+/// Pass it to
 /// [`RedisStoreBuilder::with_foreign_list`](super::super::RedisStoreBuilder::with_foreign_list);
-/// nothing is decided before. See the [module](super) for templates, for what to look out for, and
-/// for how to get rid of the list.
+/// mistakes in it are reported there. See the [module](super) for templates, for risks, and for how
+/// to end the use of the list.
 #[derive(Clone, Debug)]
 #[doc(alias = "blacklist")]
 #[doc(alias = "blocklist")]
@@ -78,8 +79,8 @@ const OPTIONS: [&str; 11] = [
 ];
 
 impl ForeignList {
-    /// A key for each entry. By default, one that is there means revoked, whatever its type and
-    /// value.
+    /// A list with one key for each entry. By default, an existing key means revoked, whatever its
+    /// type and value.
     pub fn keys(template: impl Into<Box<str>>) -> Self {
         Self {
             key: template.into(),
@@ -95,58 +96,58 @@ impl ForeignList {
         }
     }
 
-    /// A set whose members are the entries (`SISMEMBER`). Both names are templates.
+    /// A list that is a set, whose members are the entries (`SISMEMBER`). Key and member are
+    /// templates.
     ///
-    /// Members of a set have no expiry: what is in it stays revoked until the other program takes
-    /// it out.
+    /// Members of a set do not expire: a member stays revoked until the other program removes it.
     pub fn set(key: impl Into<Box<str>>, member: impl Into<Box<str>>) -> Self {
         Self { member: Some(member.into()), ..Self::keys(key) }
     }
 
     // === Layouts that are found often ===
 
-    /// `{jti}`, with any value: a key that is the id of the token and nothing else, as tutorials
-    /// for FastAPI have it (`SET <jti> "" EX 3600`). To be [imported](super::super::Import) it
-    /// needs `with_revoked_values([""])`, as each key of the database could be an id.
+    /// Keys `{jti}`, with any value: each key is just the id of the token, as in tutorials for
+    /// FastAPI (`SET <jti> "" EX 3600`). To be [imported](super::super::Import) it needs
+    /// `with_revoked_values([""])`, because any key of the database could be an id.
     pub fn plain_jti() -> Self {
         Self { value: "".into(), ..Self::keys("{jti}") }
     }
 
-    /// `blacklist:{token}`, with any value, such as `1` or `blacklisted`. By the token itself: read
-    /// [what that misses](super#lists-by-the-token-itself).
+    /// Keys `blacklist:{token}`, with any value, such as `1` or `blacklisted`. It lists tokens by
+    /// their text: read [what that misses](super#lists-by-the-token-itself).
     pub fn blacklisted_token() -> Self {
         Self::keys("blacklist:{token}")
     }
 
-    /// `revoked:{token_sha256}`, with any value: the SHA-256 of the token in hexadecimal. What
-    /// stands beside it under `access_token:{token_sha256}` is not looked at. By the token itself:
-    /// read [what that misses](super#lists-by-the-token-itself).
+    /// Keys `revoked:{token_sha256}`, with any value: the SHA-256 of the token in hexadecimal. Keys
+    /// `access_token:{token_sha256}` are ignored. It lists tokens by their text: read [what that
+    /// misses](super#lists-by-the-token-itself).
     pub fn revoked_token_sha256() -> Self {
         Self::keys("revoked:{token_sha256}")
     }
 
-    /// `token:blacklist:{jti}`, with a JSON document whose `reason` and `user_id` are shown.
+    /// Keys `token:blacklist:{jti}`, with a JSON document whose `reason` and `user_id` are shown.
     pub fn blacklisted_jti_json() -> Self {
         Self::keys("token:blacklist:{jti}").with_json_words()
     }
 
-    /// `token:family:{claim:fid}`, with a JSON document. One with a `revoked_at` means revoked, one
-    /// without does not: some programs keep what they know of live families under the same name.
-    /// Tokens without `fid` are not listed.
+    /// Keys `token:family:{claim:fid}`, with a JSON document. Only a document with `revoked_at`
+    /// means revoked, because some programs keep live families under the same keys. Tokens without
+    /// `fid` count as not listed.
     pub fn token_family_json() -> Self {
         Self::keys("token:family:{claim:fid}").with_json_flag("revoked_at").allow_missing_claims()
     }
 
-    /// The set `token:revoked_families`, of families by `{claim:fid}`. Tokens without `fid` are not
-    /// listed.
+    /// The set `token:revoked_families`, of families by `{claim:fid}`. Tokens without `fid` count
+    /// as not listed.
     pub fn revoked_families() -> Self {
         Self::set("token:revoked_families", "{claim:fid}").allow_missing_claims()
     }
 
     // === What the entries mean ===
 
-    /// Entries with one of these values mean revoked. Every value has to be named, here or by
-    /// [`with_live_values`](Self::with_live_values): one that is not is an error, and the fail mode
+    /// Entries with one of these values mean revoked. Name every value that occurs, here or by
+    /// [`with_live_values`](Self::with_live_values): any other is an error, and the fail mode
     /// decides.
     pub fn with_revoked_values<T: Into<Box<str>>>(
         mut self,
@@ -160,7 +161,7 @@ impl ForeignList {
         self
     }
 
-    /// Entries with one of these values mean nothing: `active`, in a key that is there for every
+    /// Entries with one of these values mean live, such as `active` in a key that exists for every
     /// token. See [`with_revoked_values`](Self::with_revoked_values).
     pub fn with_live_values<T: Into<Box<str>>>(
         mut self,
@@ -180,15 +181,15 @@ impl ForeignList {
 
     /// As [`with_json_words`](Self::with_json_words), but only a document in which `flag` is there,
     /// and neither `null` nor `false`, means revoked. An entry that is no JSON object is an error,
-    /// and the fail mode decides. Where there is a document without it, which is the other
-    /// program's, a [write](Self::with_writes) leaves it as it is, and the receipt says so.
+    /// and the fail mode decides. A document without the flag belongs to the other program: a
+    /// [write](Self::with_writes) leaves it as it is, and the receipt says so.
     pub fn with_json_flag(self, flag: impl Into<Box<str>>) -> Self {
         self.with_flag(JsonFlag { name: flag.into(), means_live: false })
     }
 
-    /// As [`with_json_flag`](Self::with_json_flag), the other way round: a document in which `flag`
-    /// is there, and neither `null` nor `false`, means live, and each other one means revoked.
-    /// For `{"is_active": true}`. Such a list cannot be [written](Self::with_writes) but with
+    /// The opposite of [`with_json_flag`](Self::with_json_flag), for `{"is_active": true}`: a
+    /// document in which `flag` is there, and neither `null` nor `false`, means live, and any other
+    /// means revoked. Such a list can be [written](Self::with_writes) only with
     /// [`absent_means_revoked_even_if_lost`](Self::absent_means_revoked_even_if_lost).
     pub fn with_json_live_flag(self, flag: impl Into<Box<str>>) -> Self {
         self.with_flag(JsonFlag { name: flag.into(), means_live: true })
@@ -199,32 +200,31 @@ impl ForeignList {
         self
     }
 
-    /// Takes a token whose entry is not there for revoked: for programs that keep an entry for each
-    /// token or session that is live, and delete it at logout (`access_token:<hash>`,
-    /// `session:<id>`). An entry that is there means live, unless its value says otherwise.
-    /// Default: what is not there is not revoked.
+    /// A token without an entry is revoked: for programs that keep an entry for each live token or
+    /// session, and delete it at logout (`access_token:<hash>`, `session:<id>`). An existing entry
+    /// means live, unless its value says otherwise. Default: a token without an entry is not
+    /// revoked.
     ///
     /// With [`with_writes`](Self::with_writes), a revocation by us deletes the entry. A
-    /// reinstatement cannot bring it back. [`Import`](super::super::Import) can take nothing over,
-    /// as what is revoked is not there.
+    /// reinstatement cannot bring it back. [`Import`](super::super::Import) cannot import it,
+    /// because revoked tokens have no entry.
     ///
     /// # Security
-    /// Whatever loses an entry signs its holder out: an expiry that is shorter than the token, a
-    /// restart with older data, a failover, `FLUSHDB`. Keys that Redis evicts are such a loss, so a
-    /// store with such a list does not connect to a server that evicts, or that does not say
-    /// whether it does (`+info`): `maxmemory-policy` must be `noeviction`, or `maxmemory` 0. This
-    /// is looked at when the store connects, so its start must not be
-    /// [`Start::Anyway`](super::super::Start::Anyway); [`doctor`](crate::RedisStore::doctor) looks
-    /// again. Tokens that the other program has not issued are revoked by this list, unless
-    /// [`with_issuer`](Self::with_issuer) leaves them out.
+    /// Whatever loses an entry signs its holder out: an expiry before that of the token, a restart
+    /// with older data, a failover, `FLUSHDB`, an eviction. So a store with such a list does not
+    /// connect to a server that evicts, or that does not say whether it does (`+info`):
+    /// `maxmemory-policy` must be `noeviction`, or `maxmemory` 0. The store checks this when it
+    /// connects, so its start must not be [`Start::Anyway`](super::super::Start::Anyway);
+    /// [`doctor`](crate::RedisStore::doctor) checks it again. Tokens that the other program has not
+    /// issued are revoked by this list, unless [`with_issuer`](Self::with_issuer) excludes them.
     pub fn absent_means_revoked_even_if_lost(mut self) -> Self {
         self.absent = AbsentEntry::Revoked;
         self
     }
 
-    /// Through what kind of target a token is revoked that is found here: for counters and logs,
-    /// and for which revocations [are written](Self::with_writes). Default: tokens for `{jti}` and
-    /// the placeholders of tokens, else what the last claim of the template usually is, such as
+    /// The kind of target through which this list revokes: for counters and logs, and for which
+    /// revocations [are written](Self::with_writes). Default: a token for `{jti}` and the
+    /// placeholders of tokens, else the usual kind of the last claim in the template, such as
     /// [`TargetKind::Family`] for `fid`.
     pub fn with_kind(mut self, kind: TargetKind) -> Self {
         self.kind = Some(kind);
@@ -234,15 +234,14 @@ impl ForeignList {
     // === Which tokens it is about ===
 
     /// Asks only about tokens of this issuer. Default: about all. With several issuers, name the
-    /// one whose ids these are: `alice` of another is someone else.
+    /// one whose ids these are, because `alice` of another issuer is someone else.
     pub fn with_issuer(mut self, issuer: impl Into<Box<str>>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
-    /// Takes a token that lacks a claim of the template, or has it empty, as not listed. Default:
-    /// it is refused with 401 in every fail mode, because it is not known what such a token would
-    /// be listed under.
+    /// A token that lacks a claim of the template, or has it empty, counts as not listed. Default:
+    /// it is refused with 401 in every fail mode, because its key cannot be known.
     ///
     /// # Security
     /// Tokens without the claim cannot be revoked through this list.
@@ -254,38 +253,39 @@ impl ForeignList {
     /// Writes what is revoked by us to the list as well, so that the other program refuses it too.
     /// Default: only reads.
     ///
-    /// Our own record is written first. Then, for targets of the [kind](Self::with_kind) of the
-    /// list that are revoked with [`Extent::All`](crate::Extent::All): the entry, to expire with
-    /// our record (in a set: never). What stands there already is not written over, unless it is
-    /// one of the [live values](Self::with_live_values). A reinstatement takes off what was written
-    /// here, and nothing else: an entry that was there before stays, and so does one that the other
-    /// program has written over ours, unless it is the same. What stood in the place of an entry, a
-    /// live value, is not put back.
+    /// The store writes our own record first. Then it writes the entry for targets of the
+    /// [kind](Self::with_kind) of the list that are revoked with
+    /// [`Extent::All`](crate::Extent::All). The entry expires with our record (in a set: never). An
+    /// existing entry is not overwritten, unless it has a [live value](Self::with_live_values). A
+    /// reinstatement removes only what was written here: an earlier entry stays, and so does one
+    /// that the other program has written over ours, unless it is the same. An overwritten live
+    /// value is not restored.
     ///
-    /// What was written here is known by a mark beside our records, which is written after the
-    /// entry was confirmed. Where that confirmation is lost, because the connection was or Redis
-    /// did not answer in time, there is no mark, also if the write is repeated: an entry that is
-    /// found then may be the other program's. So it stays after a reinstatement, and the token
-    /// stays refused, until it expires or is deleted by hand; in a set that is for good. The same
-    /// holds where the mark was lost with other data.
+    /// A mark beside our records says what was written here. It is written after the entry was
+    /// confirmed. If that confirmation is lost, because the connection was lost or Redis did not
+    /// answer in time, there is no mark, also if the write is repeated: the entry could be the
+    /// other program's. Such an entry stays after a reinstatement, and the token stays refused,
+    /// until the entry expires or is deleted by hand; in a set it never expires. The same holds if
+    /// the mark was lost with other data.
     ///
-    /// Of a [list of the live](Self::absent_means_revoked_even_if_lost) the entry is deleted,
-    /// whoever has written it, also where tokens are revoked
-    /// [so far](crate::Extent::IssuedSoFar) and no session is
-    /// [spared](crate::revoker::RevokeRequest::sparing): the next login makes it anew. It has no
-    /// marks, and a reinstatement brings nothing back.
+    /// In a [list of the live](Self::absent_means_revoked_even_if_lost) a revocation deletes the
+    /// entry, whoever has written it. It does so also with
+    /// [`IssuedSoFar`](crate::Extent::IssuedSoFar), if no session is
+    /// [spared](crate::revoker::RevokeRequest::sparing): the next login makes the entry anew. Such
+    /// a list has no marks, and a reinstatement restores nothing.
     ///
-    /// A list by the token itself is written where the token is at hand: in
+    /// A list by the token itself is written where the token is available: in
     /// [`revoke_raw_token`](crate::Revoker::revoke_raw_token), in
     /// [`revoke_token`](crate::Revoker::revoke_token) of the token of a request, and in
     /// `Sessions::logout`, which ends more than this token: a list of tokens then gets this one.
     ///
-    /// `Sessions` (feature `sessions`) know the family of a session: where a session ends that the
-    /// lists cannot say, those of families are told of its family. A reinstatement of the session
-    /// does not take that off; one of the family does.
+    /// `Sessions` (feature `sessions`) know the family of a session: if no list can express the end
+    /// of a session, lists of families get its family. A reinstatement of the session does not
+    /// remove that; one of the family does.
     ///
-    /// What a list cannot say, the other program does not learn:
-    /// [`Receipt::unlisted`](crate::store::Receipt::unlisted) names the lists, and the log says so.
+    /// If no list can express a revocation, the other program does not learn of it.
+    /// [`Receipt::unlisted`](crate::store::Receipt::unlisted) then names the lists, and the log
+    /// says so.
     ///
     /// | what is revoked | a list of tokens | of families | of sessions | of users |
     /// | --- | --- | --- | --- | --- |
@@ -300,9 +300,9 @@ impl ForeignList {
     /// | a user so far, but for one session | – | – | – | – |
     /// | anything until an earlier time ([`Extent::IssuedUntil`](crate::Extent::IssuedUntil)) | – | – | – | – |
     ///
-    /// So of a "log out everywhere" a list of tokens learns nothing: the ids of tokens that were
-    /// issued are not kept. Where the token of a request is at hand, and is covered, a list of
-    /// tokens gets that one.
+    /// So a list of tokens learns nothing of a "log out everywhere", because nobody keeps the ids
+    /// of issued tokens. If the token of the request is available and covered, a list of tokens
+    /// gets that one.
     pub fn with_writes(mut self) -> Self {
         self.writes = ListWrites::Too;
         self

@@ -1,8 +1,8 @@
 //! Lists of revoked tokens that another program keeps in the same Redis.
 //!
-//! Few services start from nothing: a FastAPI or Spring service already writes
-//! `token:blacklist:<jti>` on logout. A [`ForeignList`] makes the check look there too, and refuse
-//! what is listed, without a change of the other program:
+//! Perhaps a FastAPI or Spring service already writes `token:blacklist:<jti>` on logout. With a
+//! [`ForeignList`] the check looks there too and refuses what is listed, without a change of the
+//! other program:
 //!
 //! ```no_run
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,84 +30,81 @@
 //! | `SET session:<sid> ended` | `ForeignList::keys("session:{sid}").with_revoked_values(["ended"]).with_live_values(["active"])` |
 //!
 //! # Templates
-//! Text, with placeholders for what the *verified* token says:
+//! A template is text with placeholders for values of the *verified* token:
 //!
 //! | placeholder | stands for |
 //! | --- | --- |
 //! | `{jti}`, `{sub}`, `{sid}`, `{claim:name}` | the value of the claim: a string, or an integer in decimal |
 //! | `{claim:/user/id}` | the same of the member `id` of the claim `user`, as a JSON Pointer (RFC 6901) |
 //! | `{token}` | the token as it was presented |
-//! | `{token_sha256}`, `{token_sha256:base64url}` | the SHA-256 of it, in lower-case hexadecimal or in base64url without padding |
+//! | `{token_sha256}`, `{token_sha256:base64url}` | the SHA-256 of that text, in lower-case hexadecimal or in base64url without padding |
 //! | `{{` and `}}` | a brace |
 //!
-//! A value is filled in as it is: Redis keys are bytes, so no value can end a key or begin a
-//! command. One that is longer than 1024 bytes, or of another type, is in no list, and the token is
-//! refused with 401 in every fail mode. Where a template
-//! has two placeholders, mind that `a:b` and `c` give the same key as `a` and `b:c` if `:` stands
-//! between them; the other program has made it so.
+//! A value is filled in literally: Redis keys are bytes, so no value can end a key or begin a
+//! command. A value that is longer than 1024 bytes, or of another type, can be in no list, and the
+//! token is refused with 401 in every fail mode. If a template has two placeholders with `:`
+//! between them, `a:b` and `c` give the same key as `a` and `b:c`. That ambiguity is in the keys of
+//! the other program.
 //!
-//! # How it is asked
-//! In the same round trip: one command for each list (`EXISTS`, `GET` or `SISMEMBER`) is sent
-//! together with the `MGET` for our own records, over the same connection, and any hit refuses.
-//! `MGET` would not do: it cannot ask a set, and to it a key of another type is not there. In a
-//! cluster each key is asked at the node that serves its slot, all at once. It has to be answered
-//! within [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) too.
+//! # How a list is asked
+//! One command for each list (`EXISTS`, `GET` or `SISMEMBER`) is sent in the same round trip as the
+//! `MGET` for our own records, and any hit refuses. `MGET` cannot ask a set, and hides keys of
+//! another type. In a cluster each key is asked at the node that serves its slot, all in parallel.
+//! All answers must come within
+//! [`with_check_timeout`](super::RedisStoreBuilder::with_check_timeout) too.
 //!
-//! What another program has listed, [`Revoker::reinstate`](crate::Revoker::reinstate) does not
-//! undo: the token stays refused. What was [written here](ForeignList::with_writes) it takes off.
+//! [`Revoker::reinstate`](crate::Revoker::reinstate) does not remove entries of the other program:
+//! the token stays refused. It removes entries that were [written here](ForeignList::with_writes).
 //!
-//! An error, such as `WRONGTYPE`, or a value that nobody said the meaning of, is no answer: the
-//! [fail mode](crate::FailMode) decides, unless something else says that the token is revoked. What
-//! is not listed any more is not revoked any more: when the key expires, the token is valid again,
-//! if it has not expired.
+//! An error, such as `WRONGTYPE`, or a value with no declared meaning, is no answer: the [fail
+//! mode](crate::FailMode) decides, unless something else says that the token is revoked. When a key
+//! expires or is removed, a token that has not expired is valid again.
 //!
 //! In a configuration a list is [a text](ForeignList#impl-FromStr-for-ForeignList):
 //! `JWT_REDIS_FOREIGN_LISTS=blacklisted-jti-json|writes`.
 //!
-//! The user of the store needs the rights to do so: `~token:blacklist:* +exists +get +sismember`,
-//! for [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl +pexpire +del
-//! +sadd +srem`, and for an import `+info +scan +sscan +pttl`. If it may not read a list, it does
-//! not start.
+//! The Redis user of the store needs the rights for it: `~token:blacklist:* +exists +get
+//! +sismember`, for [`with_writes`](ForeignList::with_writes) also `+eval +evalsha +set +pttl
+//! +pexpire +del +sadd +srem`, and for an import `+info +scan +sscan +pttl`. If the user may not
+//! read a list, the store does not start.
 //!
 //! # Security
-//! - Nothing is asked about a token that was not verified.
-//! - The lists are as trustworthy as those who can write to this Redis: anyone who can write a key
-//!   can refuse a token, and anyone who can delete one can let it in again. Our own records do not
-//!   depend on them.
-//! - Other programs do not tell when a list has lost entries. What is lost together with our own
-//!   records, in the same Redis, is [noticed](super::RedisStore#when-redis-has-lost-its-data); in a
+//! - Only verified tokens are looked up.
+//! - Anyone who can write to this Redis can make a list refuse a token, or accept it again by
+//!   deleting the key. Our own records do not depend on the lists.
+//! - Nobody can tell whether a list has lost entries. A loss together with our own records, in the
+//!   same Redis, is [noticed](super::RedisStore#when-the-server-changes-or-has-lost-data); in a
 //!   cluster, a node that keeps none of our [shards](super::RedisStoreBuilder::with_shards) can
 //!   lose its lists unnoticed.
 //!
 //! ## Lists by the token itself
-//! `{token}` and `{token_sha256}` know a token by its spelling, and some tokens can be spelt in two
-//! ways: of an ECDSA signature `(r, s)`, anyone can make `(r, −s)`, which is as valid. Whoever has
-//! a token that is listed once can present the other. No reader can catch that. What is revoked by
-//! *us* is known by its id, so the second spelling is refused too:
-//! [`with_writes`](ForeignList::with_writes) puts the entry of the other program *beside* our
-//! record, never in its place. With HMAC, EdDSA and RSA there is one spelling, as
-//! [`JwtVerifier`](crate::JwtVerifier) takes no lax base64.
+//! `{token}` and `{token_sha256}` identify a token by its text, and some tokens have a second valid
+//! text: from an ECDSA signature `(r, s)`, anyone can make `(r, −s)`, which is as valid. The holder
+//! of a listed token can present that one, and the list cannot catch it. *Our* revocations go by
+//! the id, so they refuse both: [`with_writes`](ForeignList::with_writes) puts the entry of the
+//! other program *beside* our record, never in its place. With HMAC, EdDSA and RSA there is only
+//! one text, because [`JwtVerifier`](crate::JwtVerifier) refuses non-canonical base64.
 //!
 //! With `{token}`, the keys in Redis are the tokens themselves, and everyone who can list or log
-//! them can use them. Prefer the hash, prefer `{jti}` to both. Here they never appear in errors,
-//! logs or `Debug`; the token stays in memory with the [`Clearance`](crate::Clearance) of its
-//! request, and only if a list has such a placeholder.
+//! keys can use them. The hash is better, `{jti}` is best. This crate never shows tokens in errors,
+//! logs or `Debug`. If a list has such a placeholder, the token stays in memory with the
+//! [`Clearance`](crate::Clearance) of its request.
 //!
-//! Behind [`UpstreamClaims`](crate::token::UpstreamClaims) the token is not seen, and such lists
-//! are errors.
+//! With [`UpstreamClaims`](crate::token::UpstreamClaims) the layer does not see the token, and such
+//! lists are errors.
 //!
 //! # With a mirror
-//! A [`Mirror`](crate::Mirror) follows our log, in which other programs do not write. It refuses to
-//! start on a store with foreign lists; use the store directly until they are gone.
+//! A [`Mirror`](crate::Mirror) follows our log, which other programs do not write. It refuses to
+//! start on a store with foreign lists; use the store directly until you have removed them.
 //!
-//! # Getting rid of it
-//! 1. Run both, with the list: from now on revocations by us and by the other program count. Let it
-//!    go on writing, or let this crate write for it: [`with_writes`](ForeignList::with_writes).
-//! 2. When nothing but this crate revokes any more, take over what is still listed, once:
-//!    [`Import`](super::Import) reads the keys and writes records of our own that
-//!    last as long. Lists by `{token_sha256}` cannot be taken over; wait for the lifetime of the
-//!    longest token instead, then they say nothing about any token.
-//! 3. Remove `with_foreign_list`, and the keys may go.
+//! # Ending the use of a list
+//! 1. Run both programs, with the list: revocations by both count. Let the other program go on
+//!    writing, or let this crate write for it: [`with_writes`](ForeignList::with_writes).
+//! 2. When only this crate revokes, import what is still listed, once: [`Import`](super::Import)
+//!    reads the keys and writes records of our own that last as long. Lists by `{token_sha256}`
+//!    cannot be imported; wait for the longest lifetime of a token instead, until all listed tokens
+//!    have expired.
+//! 3. Remove `with_foreign_list`; then you can delete the keys.
 
 mod check;
 mod cluster;
