@@ -81,8 +81,9 @@ type AlsoEnd = dyn Fn(&str, Option<&str>, Option<&str>) -> Ending + Send + Sync;
 type Ending = BoxFuture<'static, Result<(), StoreError>>;
 
 impl LogoutReceiver {
-    /// A receiver that revokes with this revoker, usually that of the layer that accepts the tokens
-    /// of the providers, and remembers in `guard` which logout tokens were carried out.
+    /// A receiver that revokes with this revoker and remembers in `guard` which logout tokens were
+    /// carried out. Usually the revoker is that of the layer that accepts the tokens of the
+    /// providers.
     pub fn new(revoker: Revoker, guard: ReplayGuard) -> Self {
         Self {
             revoker,

@@ -21,8 +21,8 @@ impl Sessions {
     /// without ids, reasons and actors ([`Revoker::erase_names`](crate::Revoker::erase_names)).
     /// `SECURITY.md` has a table of what is kept, for how long, and why.
     ///
-    /// After this call, which is an audit event itself, the caller has to erase what the audit sink
-    /// keeps (`RedisAuditSink::forget`), families without a session
+    /// After this call, which is an audit event itself, the caller has to erase the rest: what the
+    /// audit sink keeps (`RedisAuditSink::forget`), families without a session
     /// ([`Families::forget`](super::Families::forget)), and names in records of its own targets,
     /// such as single tokens. A later login of this user begins anew.
     ///

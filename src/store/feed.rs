@@ -186,16 +186,16 @@ pub trait Feed: Send + 'static {
     /// The first heartbeat of a feed is that of a mirror in no epoch.
     ///
     /// - The order is required. If [`Progress::epoch`] is not zero, the store first notes the
-    ///   progress, in one place for all who ask for
-    ///   [`followers`](super::RevocationStore::followers), and the state is read after that. So a
+    ///   progress, in one place for all callers of
+    ///   [`followers`](super::RevocationStore::followers). It reads the state after that. So a
     ///   write that is not in the state finds the mirror among the followers.
     /// - The store forgets the mirror when [`Progress::lease`] is over, not earlier.
     /// - If [`Progress::epoch`] is zero, nothing is noted.
     /// - The state holds every change that was confirmed before the call. So it comes from the
     ///   primary, never from a replica or a cache.
     /// - Within an epoch, [`Heartbeat::seq`] never decreases.
-    /// - If data was lost, the epoch is another, and [`Heartbeat::doubt`] covers every token whose
-    ///   revocation may be among what was lost.
+    /// - After a loss of data the epoch is another, and [`Heartbeat::doubt`] covers every token
+    ///   whose revocation may be lost.
     /// - If the answer comes from another server than before, and that one has not begun its epoch
     ///   yet, the doubt is [`Doubt::Settling`]; then the number may be lower than before.
     ///
@@ -257,12 +257,12 @@ pub trait Feed: Send + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<Vec<LogEntry>, StoreError>> + Send;
 
-    /// Writes facts again that the store has lost, each joined with what the store knows
-    /// ([`Fact::merge`]). One that changes something is a change like any other: it has a number
-    /// and an entry in the log. One that the store knows, or knows better, changes nothing.
+    /// Writes facts again that the store has lost, each merged with what the store knows
+    /// ([`Fact::merge`]). A fact that changes something is a change like any other: it has a number
+    /// and an entry in the log. A fact that the store knows, or knows better, changes nothing.
     ///
-    /// Only the fingerprint of a target is known here. The record of one that the store does not
-    /// know is that of [`Target::nameless`](crate::Target::nameless), under this fingerprint.
+    /// The mirror knows only the fingerprint of a target. If the store does not know the target, it
+    /// keeps the record of [`Target::nameless`](crate::Target::nameless) under this fingerprint.
     ///
     /// # Errors
     /// [`StoreError`] if the write was not confirmed. Repeating it is safe.
@@ -271,15 +271,15 @@ pub trait Feed: Send + 'static {
         facts: &[(Fingerprint, Fact)],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Ends the doubt that is meant, if nothing is missing any more; answers whether the shard is
-    /// without a doubt now.
+    /// Ends the named doubt, if nothing is missing any more. Returns whether the shard is without a
+    /// doubt now.
     ///
     /// The store refuses if any process has known of a later change of the former epoch than
     /// [`EndDoubt::seq`], if another epoch or doubt is meant, or if it cannot tell. If a process
     /// that knew of a later change comes afterwards, the store takes up the doubt again.
     ///
-    /// Default: refuses. Nothing is accepted that should not be; but a loss of data is then in
-    /// doubt until the last token from before has expired, although all revocations were replayed.
+    /// Default: refuses. That is safe, but after a loss the doubt lasts until the last earlier
+    /// token has expired, although all revocations were replayed.
     ///
     /// # Errors
     /// [`StoreError`] if there was no answer.

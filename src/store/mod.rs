@@ -27,9 +27,9 @@
 //!    [covers](Record::covers) it. If one cannot be read, and no other covers the token, the answer
 //!    is an error.
 //! 3. **[`write`](RevocationStore::write)**: for each change, in order, read the record of its
-//!    target, call [`Receipt::of`] with it and the clock of the store, put the record that this
-//!    returns in its place, and answer with the receipt. Reading and writing are one step: take the
-//!    write lock before you read. Do it in a task of its own, so that it goes on if its future is
+//!    target and call [`Receipt::of`] with it and the time of the store. Then write the record that
+//!    this returns, and answer with the receipt. Reading and writing are one step: take the write
+//!    lock before you read. Do it in a task of its own, so that it goes on if its future is
 //!    dropped. Confirm it only when it cannot get lost any more.
 //! 4. **[`find`](RevocationStore::find)** returns the record, also a reinstated one.
 //! 5. **[`list`](RevocationStore::list)**: read [`page_size`](ListQuery::page_size) records in a
@@ -99,7 +99,7 @@ use crate::verified::VerifiedToken;
 /// [Writing a store](self#writing-a-store) says step by step how to implement it.
 ///
 /// # What an implementation guarantees
-/// - A write that was answered with `Ok` is seen by every check that starts later, in any process
+/// - After a write was answered with `Ok`, every check that starts later sees it, in any process
 ///   that shares the store, until the record may be forgotten ([`Record::until`]).
 /// - Writes are merged as [`Receipt::of`] says: none ever shortens or moves back a revocation.
 /// - What is not known is an error. There is no default standing.
@@ -114,13 +114,13 @@ pub trait RevocationStore: Send + Sync + 'static {
     /// no time limit of its own.
     fn check(&self, token: &Arc<VerifiedToken>) -> Lookup;
 
-    /// Writes changes and answers with one receipt for each, in order. Each change is done or not
-    /// done; of several, some may be done when the answer is an error.
+    /// Writes changes and returns one receipt for each, in order. Each change is done as a whole or
+    /// not at all; after an error some of several may be done.
     ///
-    /// The write goes on if the returned future is dropped: what was begun is never half done.
+    /// The write goes on if the returned future is dropped, so that no change is half done.
     ///
     /// # Errors
-    /// [`StoreError`] if the write was not confirmed. It may have been done all the same; repeating
+    /// [`StoreError`] if the write was not confirmed. It may have been done nevertheless; repeating
     /// it is safe.
     fn write(
         &self,

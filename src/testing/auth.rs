@@ -105,8 +105,8 @@ impl TestAuth {
         Self { secret, clock, store, verifier, layer, profile, issued: Arc::default() }
     }
 
-    /// A token with these claims: anything that serializes to a JSON object, such as `json!({"sub":
-    /// "alice"})`.
+    /// A token with these claims: anything that serializes to a JSON object, such as
+    /// `json!({"sub": "alice"})`.
     ///
     /// Missing claims that every token needs are added: an id (`jti`) of its own, `iat` and `exp`
     /// by the [clock](Self::clock), valid for ten minutes, and `iss` and `aud` if the profile

@@ -103,8 +103,8 @@ impl IssuerSet {
     /// that `profile` knows, usually by a [pattern](TokenProfile::with_issuer_pattern), and returns
     /// its verifier, or `None`.
     ///
-    /// `profile` stands for all of them where there is no token. Only ids of its issuers can be
-    /// revoked, its longest lifetime decides how long revocations are kept, and a token with more
+    /// `profile` stands for all of them where there is no token: only ids of its issuers can be
+    /// revoked, and its longest lifetime decides how long revocations are kept. A token with more
     /// bytes than it accepts is not read. A token that is valid for longer than that lifetime is
     /// refused, whatever its verifier says. So is a token whose verifier does not name the issuer
     /// in its own profile.

@@ -59,8 +59,8 @@ use crate::verified::VerifiedToken;
 /// Verifies a token, or says why it is not accepted.
 ///
 /// [`JwtVerifier`](jwt::JwtVerifier) implements it. A verifier of your own checks the signature in
-/// its own way and passes the claims to [`TokenProfile::assert_verified`] of its
-/// [`profile`](Self::profile), which is the only way to make a `VerifiedToken`. A verifier that
+/// its own way, and passes the claims to [`TokenProfile::assert_verified`] of its
+/// [`profile`](Self::profile). There is no other way to make a `VerifiedToken`. A verifier that
 /// wraps another one forwards all four methods.
 ///
 /// It is called on the request path: it must not block.

@@ -19,11 +19,10 @@ use crate::config::{
 /// The settings of a [`RedisStore`], for configuration files and environment variables.
 ///
 /// The variable of a field is `JWT_REDIS_` and the name of the field in capitals, such as
-/// `JWT_REDIS_CHECK_TIMEOUT_MS` or `JWT_REDIS_HOST` (`REDIS_HOST` and `REDIS_PORT` are set by
-/// Kubernetes, in another form). URL and credentials have the names that other programs use:
-/// `REDIS_URL`, `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_PASSWORD_FILE`,
-/// `REDIS_CA_FILE`, `REDIS_CLIENT_CERT_FILE` and `REDIS_CLIENT_KEY_FILE`. Only the URL or the host
-/// is required.
+/// `JWT_REDIS_CHECK_TIMEOUT_MS` or `JWT_REDIS_HOST`. (Kubernetes sets `REDIS_HOST` and `REDIS_PORT`
+/// in another form.) URL and credentials have the names that other programs use: `REDIS_URL`,
+/// `REDIS_URL_FILE`, `REDIS_USERNAME`, `REDIS_PASSWORD`, `REDIS_PASSWORD_FILE`, `REDIS_CA_FILE`,
+/// `REDIS_CLIENT_CERT_FILE` and `REDIS_CLIENT_KEY_FILE`. Only the URL or the host is required.
 ///
 /// The file that `url_file` names is read by [`builder`](Self::builder), those of the password and
 /// of certificates for each connection, so that they can be rotated without a restart. One line

@@ -78,12 +78,12 @@ impl RedisStore {
     }
 
     /// Tells Redis that this process will not write any more. Call it after the last write, before
-    /// the process ends. Otherwise, if the primary changes within half a minute, the others wait
-    /// for this process, and if it does not come back, the tokens issued until then are in doubt.
-    /// With sentinels and in a cluster this waits, for ten seconds at most, while the primary is
-    /// away or being replaced, because the next one would not learn of it. Dropping the last clone
-    /// of the store does the same without waiting, and does not reach Redis if the runtime ends
-    /// first.
+    /// the process ends. Otherwise, if the primary changes within half a minute, the other
+    /// processes wait for this one. If it does not come back, the tokens issued until then are in
+    /// doubt. With sentinels and in a cluster this waits, for ten seconds at most, while the
+    /// primary is away or being replaced, because the next one would not learn of it. Dropping the
+    /// last clone of the store does the same without waiting, and does not reach Redis if the
+    /// runtime ends first.
     ///
     /// # Errors
     /// [`StoreError`] if Redis has not confirmed it.

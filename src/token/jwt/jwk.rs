@@ -48,9 +48,9 @@ impl KeySet {
     ///
     /// # Errors
     /// [`ConfigError`] naming the `kid` of the first key that is not for signatures (`use`,
-    /// `key_ops`), has an unknown type, is private or weak, or does not say its algorithm where its
-    /// type leaves a choice (RSA, secrets). Also if this is not a key set, if it has no key, or if
-    /// an object in it has a member twice, because parsers could read two different keys then (RFC
+    /// `key_ops`), has an unknown type, or is private or weak. The same for an RSA key or a secret
+    /// that does not say its algorithm. Also if this is not a key set, if it has no key, or if an
+    /// object in it has a member twice, because parsers could read two different keys then (RFC
     /// 7517 §4).
     pub fn from_jwk_set(json: &str) -> Result<Self, ConfigError> {
         Self::from_jwk_set_with(json, &[])

@@ -59,9 +59,9 @@ impl VerificationKey {
     /// bytes.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm is not one of these, if the secret is shorter than the hash
-    /// (32, 48 or 64 bytes), if it is a key of another kind (PEM, DER, SSH, JWK, also in base64),
-    /// or if there is no crypto provider.
+    /// [`ConfigError`] if the algorithm is not one of these, or if there is no crypto provider.
+    /// Also if the secret is shorter than the hash (32, 48 or 64 bytes), or is a key of another
+    /// kind (PEM, DER, SSH, JWK, also in base64).
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         expect_family(algorithm, KeyFamily::Hmac)?;
         check_secret(algorithm, secret)?;
@@ -88,11 +88,11 @@ impl VerificationKey {
     /// also the 32 bytes alone.
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
-    /// (Ed448 is not supported), if a point is not on its curve or of small order, or if there is
-    /// no crypto provider. Also if an RSA modulus has less than 2048 or more than 8192 bits (4096
-    /// with the feature `rust_crypto` alone) or the ROCA fingerprint; one good key in about 100
-    /// million has that by chance.
+    /// [`ConfigError`] if the algorithm takes a secret, or if there is no crypto provider. Also if
+    /// this is not a key of the right kind and curve (Ed448 is not supported), or if its point is
+    /// not on the curve or of small order. Also if an RSA modulus has less than 2048 or more than
+    /// 8192 bits (4096 with the feature `rust_crypto` alone) or the ROCA fingerprint; one good key
+    /// in about 100 million has that by chance.
     pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
             KeyFamily::Hmac => Err(wrong_family(algorithm)),

@@ -68,8 +68,8 @@ impl SigningKey {
     /// RSA also PKCS#1 (RFC 8017 §A.1.2), for EC also SEC 1 (RFC 5915).
     ///
     /// # Errors
-    /// [`ConfigError`] if the algorithm takes a secret, if this is not a key of its kind and curve
-    /// (Ed448 is not supported), if it is weak, or if there is no crypto provider.
+    /// [`ConfigError`] if the algorithm takes a secret, or if there is no crypto provider. Also if
+    /// this is not a key of the right kind and curve (Ed448 is not supported), or if it is weak.
     pub fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, ConfigError> {
         match algorithm.family() {
             KeyFamily::Hmac => Err(key::wrong_family(algorithm)),
@@ -140,9 +140,9 @@ impl SigningKey {
     /// key.
     ///
     /// # Errors
-    /// [`ConfigError`] if this is not such a JWK, if it does not say its algorithm where its type
-    /// leaves a choice (RSA, secrets), if it is not for signing (`use`, `key_ops`), if an RSA key
-    /// lacks its primes, or if it is weak.
+    /// [`ConfigError`] if this is not such a JWK, if it is weak, or if it is not for signing
+    /// (`use`, `key_ops`). Also if an RSA key or a secret does not say its algorithm, or if an RSA
+    /// key lacks its primes.
     pub fn from_jwk(json: &str) -> Result<Self, ConfigError> {
         let jwk = Jwk::parse(json)?;
         jwk.expect_operation("sign")?;

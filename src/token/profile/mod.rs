@@ -175,8 +175,8 @@ impl TokenProfile {
     /// is not an access token: such tokens are refused.
     pub const OTHER_TOKEN_KINDS: [&'static str; 14] = kind::OTHER_TOKEN_KINDS;
 
-    /// A profile that accepts any issuer and any audience, requires a `jti`, and accepts tokens
-    /// that are valid for 24 h at most, with a leeway of 60 s.
+    /// A profile with the defaults: any issuer and any audience is accepted, `jti` is required,
+    /// tokens are valid for 24 h at most, and the leeway is 60 s.
     pub fn new() -> Self {
         Self {
             issuers: AcceptedIssuers::none(),
@@ -274,8 +274,8 @@ impl TokenProfile {
     /// refused: revocations of users, sessions and so on are forgotten after this time, so such a
     /// token would outlive them.
     ///
-    /// It can be lowered in a running system at any time. To *raise* it, first give the higher bound
-    /// to all that revoke, wait for as long as the lower bound, and then give it to the verifiers.
+    /// It can be lowered in a running system at any time. To *raise* it, first give the higher
+    /// bound to all that revoke, wait for as long as the lower bound, then give it to the verifiers.
     #[must_use]
     pub fn with_max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime;

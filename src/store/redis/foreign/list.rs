@@ -401,9 +401,9 @@ impl ForeignList {
     }
 }
 
-/// As in configurations: a layout that is found often, or a template of keys, and then what the
-/// methods of the same names say, each behind a `|`. Values and templates have neither a `|` nor,
-/// in an environment variable, a comma or a space.
+/// Reads the text of configurations: the name of a common layout, or a template of keys, and then
+/// options with the names of the methods, each after a `|`. Values and templates must not contain
+/// `|`, nor, in an environment variable, a comma or a space.
 ///
 /// ```
 /// use tower_jwt_revocation::store::redis::foreign::ForeignList;
