@@ -55,8 +55,8 @@ impl RedisStore {
     /// ```
     ///
     /// A [`Mirror`](crate::Mirror) reads the log, so add `+xread +xrevrange`. To read an audit
-    /// trail ([`RedisAuditSink::events_of`](super::RedisAuditSink::events_of)), add `+xrevrange`. With
-    /// another prefix, change the pattern. In a cluster add `+cluster|nodes +asking`; with
+    /// trail ([`RedisAuditSink::events_of`](super::RedisAuditSink::events_of)), add `+xrevrange`.
+    /// With another prefix, change the pattern. In a cluster add `+cluster|nodes +asking`; with
     /// [`with_wait_replicas`](super::RedisStoreBuilder::with_wait_replicas) add `+wait`; with a
     /// database in the URL add `+select`. The user at the sentinels needs `+ping +client|id +info
     /// +sentinel|master +sentinel|sentinels +sentinel|get-master-addr-by-name`.

@@ -275,7 +275,7 @@ impl TokenProfile {
     /// token would outlive them.
     ///
     /// It can be lowered in a running system at any time. To *raise* it, first give the higher
-    /// bound to all that revoke, wait for as long as the lower bound, then give it to the verifiers.
+    /// bound to all that revoke, wait for as long as the lower bound, then give it to verifiers.
     #[must_use]
     pub fn with_max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime;
