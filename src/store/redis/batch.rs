@@ -154,7 +154,7 @@ impl BatchedChecks {
         loop {
             let answer = match &mut turn {
                 CheckTurn::Own(permit) => self.ask_once(permit, &token, &mut limit).await,
-                CheckTurn::Joined(answered) => await_answer(answered, &mut limit).await,
+                CheckTurn::Joined(answered) => self.await_answer(answered, &mut limit).await,
             };
             match (answer, &mut turn) {
                 (Err(error), CheckTurn::Own(permit)) => {
@@ -200,7 +200,7 @@ impl BatchedChecks {
                 Ok(Err(error)) => Err(limit.blame(error)),
                 Err(late) => match (late, moving) {
                     (Late::Unanswered, Some(moving)) => Err(moving),
-                    (late, _) => Err(permit.connection().note_late(late)),
+                    (late, _) => Err(permit.connection().note_late(late, limit)),
                 },
             };
         }
@@ -208,17 +208,18 @@ impl BatchedChecks {
         let hash = self.connection.is_crowded().then(|| self.hash_of(token));
         let check = PendingCheck { token: Arc::clone(token), answer, joined: Vec::new() };
         self.queue.push(check, hash).map_err(|_| runtime_ended())?;
-        await_answer(&mut answered, limit).await
+        self.await_answer(&mut answered, limit).await
     }
-}
 
-async fn await_answer(
-    answered: &mut oneshot::Receiver<CheckAnswer>,
-    limit: &mut TimeLimit,
-) -> CheckAnswer {
-    match limit.wait(answered).await {
-        Ok(answer) => answer.unwrap_or_else(|_| Err(runtime_ended())),
-        Err(late) => Err(late.error()),
+    async fn await_answer(
+        &self,
+        answered: &mut oneshot::Receiver<CheckAnswer>,
+        limit: &mut TimeLimit,
+    ) -> CheckAnswer {
+        match limit.wait(answered).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(runtime_ended())),
+            Err(late) => Err(self.connection.late_error(late, limit)),
+        }
     }
 }
 
@@ -301,8 +302,8 @@ struct BatchWorker {
 struct BatchReply {
     connection: PinnedConnection,
     checks: Vec<PendingCheck>,
-    /// Or why there was no reply in time.
-    values: Result<Result<(KeyPlan, Vec<Value>), StoreError>, Late>,
+    /// Or why there was no reply in time, with the limit.
+    values: Result<Result<(KeyPlan, Vec<Value>), StoreError>, (Late, TimeLimit)>,
 }
 
 impl BatchTransport for BatchWorker {
@@ -355,7 +356,7 @@ impl BatchTransport for BatchWorker {
                 let values = match (limit.wait(asked).await, moving) {
                     (Ok(values), _) => Ok(values.map_err(|error| limit.blame(error))),
                     (Err(Late::Unanswered), Some(moving)) => Ok(Err(moving)),
-                    (Err(late), _) => Err(late),
+                    (Err(late), _) => Err((late, limit)),
                 };
                 BatchReply { connection, checks, values }
             }
@@ -368,8 +369,8 @@ impl BatchTransport for BatchWorker {
         let (plan, values) = match values {
             Ok(Ok(answered)) => answered,
             Ok(Err(error)) => return fail_all(checks, || error.clone()),
-            Err(late) => {
-                let error = connection.note_late(late);
+            Err((late, limit)) => {
+                let error = connection.note_late(late, &limit);
                 return fail_all(checks, || error.clone());
             }
         };

@@ -64,9 +64,10 @@ use crate::store::{StoreError, StoreErrorKind};
 
 /// After so many timeouts in a row the connection is given up.
 const MAX_TIMEOUTS: u32 = 5;
-/// From so many open questions on, and from half of those that are allowed, further ones look for
-/// one to join. It costs a hash and a place in a table, which pays only if there are many.
-const JOINED_FROM: usize = 64;
+/// So many open questions are many, and so is half of those that are allowed. Then further ones
+/// look for one to join, which costs a hash and a place in a table; and a shorter stall makes what
+/// is late our own fault.
+const MANY: usize = 64;
 /// A connection that is lost after so long is replaced at once. Those that are lost earlier must
 /// not become a storm of connections.
 const GOOD_AFTER: Duration = Duration::from_millis(50);
@@ -183,14 +184,14 @@ impl SupervisedConnection {
         Ok(Permit { connection, _permit: permit })
     }
 
-    /// How many questions have a permit.
-    pub(crate) fn open_questions(&self) -> usize {
-        self.shared.config.in_flight.saturating_sub(self.shared.permits.available_permits())
-    }
-
     /// Whether so many questions are open that it pays to look for one to join.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.open_questions() >= JOINED_FROM.min(self.shared.config.in_flight / 2)
+        self.shared.is_crowded()
+    }
+
+    /// The error of a question that was put for the caller, and not answered in time.
+    pub(crate) fn late_error(&self, late: Late, limit: &TimeLimit) -> StoreError {
+        self.shared.why_late(late, limit).error()
     }
 
     /// By what it is known that the server is a primary.
@@ -304,7 +305,7 @@ impl Permit {
         let mut limit = TimeLimit::start(limit);
         match limit.wait(answer).await {
             Ok(answer) => answer.map_err(|error| limit.blame(error)),
-            Err(late) => Err(self.connection.note_late(late)),
+            Err(late) => Err(self.connection.note_late(late, &limit)),
         }
     }
 }
@@ -394,10 +395,10 @@ impl PinnedConnection {
     }
 
     /// Takes note of a question that was not answered in time.
-    pub(crate) fn note_late(&self, late: Late) -> StoreError {
-        match late {
+    pub(crate) fn note_late(&self, late: Late, limit: &TimeLimit) -> StoreError {
+        match self.shared.why_late(late, limit) {
             Late::Unanswered => self.count_timeout(),
-            Late::Stalled => late.error(),
+            stalled @ Late::Stalled => stalled.error(),
         }
     }
 
@@ -459,6 +460,15 @@ impl CurrentConnection {
 }
 
 impl Supervision {
+    fn is_crowded(&self) -> bool {
+        let open = self.config.in_flight.saturating_sub(self.permits.available_permits());
+        open >= MANY.min(self.config.in_flight / 2)
+    }
+
+    fn why_late(&self, late: Late, limit: &TimeLimit) -> Late {
+        if self.is_crowded() { limit.late_under_load(late) } else { late }
+    }
+
     /// The connection that is up, or why there is none.
     fn pin(self: &Arc<Self>) -> Result<PinnedConnection, StoreError> {
         match &**self.state.load() {

@@ -112,6 +112,13 @@ impl TimeLimit {
         self.stalled >= self.limit.max(LEAST_STALLED)
     }
 
+    /// Why there was no answer in time, where many are waited for at once. Then the task that reads
+    /// them comes to run later than the timers: each of those that wait has its turn before it. So
+    /// a smaller part of the limit is a stall.
+    pub(crate) fn late_under_load(&self, late: Late) -> Late {
+        if self.stalled >= (self.limit / 4).max(LEAST_PART) { Late::Stalled } else { late }
+    }
+
     /// The error to be told, of one that came instead of an answer: that an answer was read too
     /// late to be believed is no fault of Redis if this process stood still meanwhile.
     pub(crate) fn blame(&mut self, error: StoreError) -> StoreError {
@@ -258,6 +265,19 @@ mod tests {
         assert_eq!(limit.timer_fired(late), None);
         assert_eq!(limit.due, late + LIMIT / PARTS);
         assert_eq!(limit.timer_fired(limit.due), Some(Late::Stalled));
+    }
+
+    #[test]
+    fn under_load_a_quarter_of_the_limit_is_a_stall() {
+        let limit = |stalled| {
+            let stalled = Duration::from_millis(stalled);
+            TimeLimit { stalled, ..TimeLimit::start(LIMIT) }
+        };
+        assert_eq!(limit(19).late_under_load(Late::Unanswered), Late::Unanswered);
+        assert_eq!(limit(20).late_under_load(Late::Unanswered), Late::Stalled);
+        assert_eq!(limit(0).late_under_load(Late::Stalled), Late::Stalled);
+        let short = TimeLimit { limit: Duration::from_millis(4), ..limit(4) };
+        assert_eq!(short.late_under_load(Late::Unanswered), Late::Unanswered);
     }
 
     #[tokio::test(start_paused = true)]
