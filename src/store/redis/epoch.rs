@@ -281,13 +281,14 @@ impl KnownEpoch {
             let ancestors = [epoch.parent, self.epoch.id, first, second];
             return Self { former, lost, ancestors, parent_known: self.parent_known, ..next };
         }
-        if self.epoch.settling.is_some() && epoch.parent != 0 && former.is_none() && !lost {
+        if self.epoch.settling.is_some() && epoch.parent != 0 && !lost {
             // It carries on one that this process has missed. Nothing but replays was written in
-            // the epoch that was known here, so the one before it has to be among the ancestors.
-            // If it is not, nobody can say that he knew all of it.
+            // the epoch that was known here, so the one before it has to be among the ancestors,
+            // or what was known before that, if Redis has not taken note of it. If it is not,
+            // nobody can say that he knew all of it.
             let id = self.epoch.parent;
-            let former = Some(FormerEpoch { id, seq: MAX_INTEGER, went_on: false });
-            return Self { former, ..next };
+            let former = former.unwrap_or(FormerEpoch { id, seq: MAX_INTEGER, went_on: false });
+            return Self { former: Some(former), ..next };
         }
         let latest = self.last_entries.iter().map(|entry| entry.0).max().unwrap_or_default();
         let covered = epoch.doubt.issued_until().unwrap_or_default().max(epoch.started_at);

@@ -447,6 +447,14 @@ fn an_epoch_that_is_carried_on_is_no_loss() {
     assert_eq!(for_script(&late), (1, 0));
     assert_eq!(run_script(&late, third), 0);
     assert_eq!(for_script(&late), (3, 70));
+    // One that has missed two, and has read the one between while that settled, asks the same.
+    let late = EpochTracker::new(1, Duration::from_secs(1));
+    read(&late, Some(epoch(1, 10, 0, 60))).unwrap();
+    assert_eq!(read(&late, Some(settling(carried_on(3, 2, 90, 70)))).map(until), Ok(SETTLING));
+    let fifth = carried_on(5, 4, 130, 80);
+    assert_eq!(read(&late, Some(fifth)).map(until), Ok(SETTLING));
+    assert_eq!(for_script(&late), (1, 0));
+    assert_eq!(run_script(&late, fifth), 0);
 }
 
 #[test]
