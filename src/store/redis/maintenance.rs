@@ -20,7 +20,7 @@ use super::random;
 use super::schema::LAYOUT_REMEDY;
 use super::script::{self, WriterAction, WriterContext};
 use super::write::{CHUNK, TouchReply};
-use super::writers::{Confirmed, ReplayRun, SigningOff};
+use super::writers::{Confirmed, FoundServer, ReplayRun, SigningOff};
 use crate::config::ConfigError;
 use crate::store::{Doubt, StoreError, StoreErrorKind};
 
@@ -134,8 +134,9 @@ impl StoreCore {
     /// Replays to this server what it does not have.
     async fn recover(&self, shard: u16, found: &TouchReply) -> Result<bool, StoreError> {
         let (server, epoch) = (found.server, found.epoch);
-        let Some(recovery) = self.writers.recover(shard, server) else { return Ok(false) };
-        let (replays, has_gap) = recovery.replays(epoch.id, found.had, CHUNK);
+        let place = FoundServer { server, epoch: epoch.id, parent: epoch.parent, had: found.had };
+        let Some(recovery) = self.writers.recover(shard, place) else { return Ok(false) };
+        let (replays, has_gap) = recovery.replays(CHUNK);
         for ReplayRun { writer, what } in &replays {
             match what {
                 Confirmed::Changes(changes) => {
@@ -153,6 +154,16 @@ impl StoreCore {
                     }
                 }
             }
+        }
+        let withheld = recovery.withheld();
+        if withheld > 0 {
+            tracing::warn!(
+                shard,
+                withheld,
+                "reinstatements that this process had confirmed are not put back: redis has \
+                changed servers twice, and may have confirmed revocations after them that this \
+                server does not have yet; what they reinstated stays revoked"
+            );
         }
         let mut is_settling = epoch.settling.is_some();
         // It may have had a write that was never confirmed, and then it waits for this process.
@@ -178,7 +189,7 @@ impl StoreCore {
         for former in &recovery.former {
             // It may have signed off at a server of which this one had not heard so much.
             let Some(had) = self.touch(shard, Some(server), *former).await?.had else { continue };
-            let action = match recovery.former_action(epoch.id, had, former) {
+            let action = match recovery.former_action(had, former) {
                 WriterAction::ThroughWithGap if epoch.parent == 0 => WriterAction::Through,
                 action => action,
             };

@@ -233,6 +233,8 @@ pub(crate) struct ConfirmedChange {
     seq: u64,
     /// Reason, actor and words, as the script is given them.
     note: [Bytes; 3],
+    /// Whether it was a reinstatement.
+    is_withheld: bool,
 }
 
 impl ConfirmedChange {
@@ -256,13 +258,25 @@ impl ConfirmedChange {
         let fact = Fact { until: reply.until, ..fact };
         let seq = if reply.is_written { reply.seq } else { 0 };
         let fingerprint = change.target.fingerprint();
-        Some(Self { fingerprint, fact, seq, note: note_arguments(change) })
+        let note = note_arguments(change);
+        Some(Self { fingerprint, fact, seq, note, is_withheld: false })
     }
 
     /// The same change, without the words that name people.
     pub(super) fn nameless(&self) -> Self {
         let words = schema::print_words(&Target::nameless(&self.fingerprint), None, None);
         Self { note: [Bytes::new(), Bytes::new(), words.into()], ..self.clone() }
+    }
+
+    /// Of a reinstatement: the revocations that it stands against.
+    pub(super) fn without_reinstatement(&self) -> Option<Self> {
+        let fact = Fact { reinstated_at: Timestamp::ZERO, ..self.fact };
+        (fact != self.fact).then(|| Self { fact, is_withheld: true, ..self.clone() })
+    }
+
+    /// Whether it was a reinstatement, which is not put back.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.is_withheld
     }
 
     /// About how much memory it takes, in bytes.

@@ -7,7 +7,7 @@
 //! as it may believe it ([`LEASE`]).
 
 use super::super::super::epoch::{EpochSource, EpochTracker, KnownEpoch, ReadFrom};
-use super::super::super::writers::{Confirmed, WriterLogs};
+use super::super::super::writers::{Confirmed, FoundServer, WriterLogs};
 use super::*;
 use tokio::time::Instant;
 
@@ -80,6 +80,8 @@ struct Written {
     token: usize,
     revokes: bool,
     at: u64,
+    /// When the token was last revoked, as far as that server knew.
+    revoked_at: Timestamp,
     writer: u64,
     is_confirmed: bool,
 }
@@ -236,8 +238,10 @@ impl World {
         let revokes = action == REVOKE;
         // A reinstatement that finds nothing revoked stands against nothing.
         if confirmed.is_some() && (revokes || first.is_some_and(|reply| reply.is_written)) {
+            let revoked_at = first.map_or(Timestamp::ZERO, |reply| reply.fact.all_revoked_at);
             let (at, writer) = (self.now, writer.id);
-            self.written.push(Written { token, revokes, at, writer, is_confirmed: false });
+            let is_confirmed = false;
+            self.written.push(Written { token, revokes, at, revoked_at, writer, is_confirmed });
         }
         let is_written = self.written.last().is_some_and(|written| written.at == self.now);
         let place = if is_written { self.written.len() } else { 0 };
@@ -328,8 +332,10 @@ impl World {
         if self.processes[process].logs.is_through(0, server, found.epoch.id, Instant::now()) {
             return;
         }
-        let recovery = self.processes[process].logs.recover(0, server).unwrap();
-        let (replays, has_gap) = recovery.replays(found.epoch.id, found.had, 2);
+        let Epoch { id: epoch, parent, .. } = found.epoch;
+        let place = FoundServer { server, epoch, parent, had: found.had };
+        let recovery = self.processes[process].logs.recover(0, place).unwrap();
+        let (replays, has_gap) = recovery.replays(2);
         assert!(!has_gap, "nothing was dropped");
         for replay in replays {
             let Confirmed::Changes(changes) = &replay.what else { continue };
@@ -495,9 +501,14 @@ impl World {
                 for written in self.last_confirmed(n) {
                     // Nobody waits for whom the server has never heard of, so what it revokes may
                     // come after all that was reinstated meanwhile.
+                    // And what was reinstated stands against the revocations that its server had,
+                    // and no other that is put back later.
                     let mut of_token = self.written.iter().filter(|other| other.token == n);
                     let is_excused = !written.revokes
-                        && of_token.any(|other| self.once_unknown.contains(&other.writer));
+                        && of_token.any(|other| {
+                            self.once_unknown.contains(&other.writer)
+                                || (other.at < written.at && other.revoked_at > written.revoked_at)
+                        });
                     assert!(
                         self.is_revoked(n) == written.revokes || is_excused,
                         "token {n} is as it was before {}: {:?}",
@@ -705,4 +716,93 @@ fn a_server_that_settles_after_it_was_replaced_is_a_fork() {
     ];
     let world = play(&steps);
     assert!(world.has_fork);
+}
+
+/// The second server has never heard of who reinstates at the first one, and so does not wait for
+/// it. Its clock may be behind: then the date of what is revoked there says that it is the earlier.
+#[test]
+fn what_was_reinstated_at_the_first_server_undoes_nothing_of_the_second_at_the_third() {
+    use Step::*;
+    redis_or_skip!();
+    for ahead in [0, -2000, 10_000] {
+        let steps = [
+            LeaveOut(1),
+            Failover(ahead),
+            Revoke(2, 0),
+            Revoke(1, 0),
+            Replicate,
+            Reinstate(2, 0),
+            Wait(1196),
+            Revoke(1, 0),
+            Revoke(1, 0),
+            Failover(0),
+        ];
+        assert!(play(&steps).is_revoked(0));
+    }
+}
+
+/// The same, where the clock of the server at which it was reinstated is ahead.
+#[test]
+fn what_was_reinstated_at_a_server_that_is_ahead_undoes_nothing_that_came_later() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        LeaveOut(1),
+        Failover(10_000),
+        LeaveOut(1),
+        Revoke(2, 0),
+        Failover(0),
+        Maintain(1, false),
+        Replicate,
+        Reinstate(2, 0),
+        Wait(1250),
+        Maintain(1, false),
+        Revoke(1, 0),
+        Failover(0),
+    ];
+    assert!(play(&steps).is_revoked(0));
+}
+
+/// The server at which it was reinstated was still waiting for who had revoked it meanwhile.
+#[test]
+fn what_is_reinstated_stands_against_nothing_that_was_missing() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Check(0, 0),
+        Revoke(2, 0),
+        Revoke(0, 0),
+        Replicate,
+        Revoke(2, 3),
+        Failover(0),
+        Revoke(0, 3),
+        LeaveOut(0),
+        Reinstate(2, 3),
+        Failover(0),
+    ];
+    assert!(play(&steps).is_revoked(3));
+}
+
+/// The first process has known the first server and the third while that one settled, and nothing
+/// of the others.
+#[test]
+fn who_has_missed_every_other_server_doubts_nothing() {
+    use Step::*;
+    redis_or_skip!();
+    let steps = [
+        Revoke(0, 0),
+        Replicate,
+        Failover(0),
+        Restart(1),
+        Failover(0),
+        Wait(995),
+        Maintain(1, false),
+        Check(0, 0),
+        Replicate,
+        Failover(0),
+        LeaveOut(0),
+        Failover(0),
+    ];
+    let world = play(&steps);
+    assert!(world.gone.is_empty() && !world.has_fork);
 }

@@ -55,6 +55,7 @@ impl Lab {
             fact,
             seq: 9,
             note: note_arguments(change),
+            is_withheld: false,
         };
         let context = writer(id, WriterAction::Replay, number, OTHER);
         let arguments = confirmed_arguments(&self.keys, 0, &context, &[Arc::new(confirmed)]);
