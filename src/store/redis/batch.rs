@@ -200,7 +200,10 @@ impl BatchedChecks {
                 Ok(Err(error)) => Err(limit.blame(error)),
                 Err(late) => match (late, moving) {
                     (Late::Unanswered, Some(moving)) => Err(moving),
-                    (late, _) => Err(permit.connection().note_late(late, limit)),
+                    (late, _) => {
+                        let connection = permit.connection();
+                        Err(connection.note_late(connection.why_late(late, limit)))
+                    }
                 },
             };
         }
@@ -302,8 +305,8 @@ struct BatchWorker {
 struct BatchReply {
     connection: PinnedConnection,
     checks: Vec<PendingCheck>,
-    /// Or why there was no reply in time, with the limit.
-    values: Result<Result<(KeyPlan, Vec<Value>), StoreError>, (Late, TimeLimit)>,
+    /// Or why there was no reply in time.
+    values: Result<Result<(KeyPlan, Vec<Value>), StoreError>, Late>,
 }
 
 impl BatchTransport for BatchWorker {
@@ -356,7 +359,7 @@ impl BatchTransport for BatchWorker {
                 let values = match (limit.wait(asked).await, moving) {
                     (Ok(values), _) => Ok(values.map_err(|error| limit.blame(error))),
                     (Err(Late::Unanswered), Some(moving)) => Ok(Err(moving)),
-                    (Err(late), _) => Err((late, limit)),
+                    (Err(late), _) => Err(connection.why_late(late, &limit)),
                 };
                 BatchReply { connection, checks, values }
             }
@@ -369,8 +372,8 @@ impl BatchTransport for BatchWorker {
         let (plan, values) = match values {
             Ok(Ok(answered)) => answered,
             Ok(Err(error)) => return fail_all(checks, || error.clone()),
-            Err((late, limit)) => {
-                let error = connection.note_late(late, &limit);
+            Err(late) => {
+                let error = connection.note_late(late);
                 return fail_all(checks, || error.clone());
             }
         };

@@ -305,7 +305,7 @@ impl Permit {
         let mut limit = TimeLimit::start(limit);
         match limit.wait(answer).await {
             Ok(answer) => answer.map_err(|error| limit.blame(error)),
-            Err(late) => Err(self.connection.note_late(late, &limit)),
+            Err(late) => Err(self.connection.note_late(self.connection.why_late(late, &limit))),
         }
     }
 }
@@ -394,11 +394,16 @@ impl PinnedConnection {
         }
     }
 
+    /// Why a question was not answered in time, as seen with all that are open.
+    pub(crate) fn why_late(&self, late: Late, limit: &TimeLimit) -> Late {
+        self.shared.why_late(late, limit)
+    }
+
     /// Takes note of a question that was not answered in time.
-    pub(crate) fn note_late(&self, late: Late, limit: &TimeLimit) -> StoreError {
-        match self.shared.why_late(late, limit) {
+    pub(crate) fn note_late(&self, late: Late) -> StoreError {
+        match late {
             Late::Unanswered => self.count_timeout(),
-            stalled @ Late::Stalled => stalled.error(),
+            Late::Stalled => late.error(),
         }
     }
 
