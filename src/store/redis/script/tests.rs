@@ -1,16 +1,18 @@
 mod epochs;
 mod histories;
+mod search;
 mod settling;
+mod wire;
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use fred::types::Value;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use super::super::connection::{ConnectSettings, Connection};
+use self::wire::Wire;
 use super::super::schema::{EntryId, IndexClass, IndexMember, parse_record};
-use super::super::url::parse_url;
 use super::*;
 use crate::revocation::{Change, Record, RecordNote, Spared, SparedTime, Target, so_far};
 use crate::store::Doubt;
@@ -112,11 +114,13 @@ fn the_sha_is_that_of_the_script() {
     }
 }
 
-/// The script, but for its clock, which is set by hand.
-fn timed(now: u64) -> String {
+/// The script, but for its clock, which is set by hand: the last argument. So it is one script for
+/// all times, and the server compiles it once.
+fn timed() -> String {
     let clock = "local now = time[1] * 1000 + math.floor(time[2] / 1000)";
     assert_eq!(SOURCE.matches(clock).count(), 1);
-    SOURCE.replace(clock, &format!("local now = {now}"))
+    assert!(!SOURCE.contains("#ARGV"), "one argument more is not noticed");
+    SOURCE.replace(clock, "local now = tonumber(ARGV[#ARGV])")
 }
 
 /// Expiry runs on the clock of the server, so the histories play in its future.
@@ -135,20 +139,25 @@ const CONTEXT: ScriptContext = ScriptContext {
 };
 
 struct Lab {
-    runtime: tokio::runtime::Runtime,
-    connection: Connection,
+    wire: RefCell<Wire>,
     server: RedisServer,
     keys: RedisKeys,
+    /// The hash of [`timed`], by which the server knows it.
+    script: Bytes,
+    /// The database that was selected last.
+    database: Cell<u64>,
 }
 
 impl Lab {
     fn new() -> Self {
         let server = RedisServer::start();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let config = parse_url(&server.url()).unwrap();
-        let (settings, limit) = (ConnectSettings::default(), Duration::from_secs(10));
-        let connection = runtime.block_on(Connection::open(config, &settings, limit)).unwrap();
-        Self { runtime, connection, server, keys: RedisKeys::new("lab", 1) }
+        let wire = RefCell::new(Wire::open(&server.socket()));
+        let (keys, script) = (RedisKeys::new("lab", 1), sha1(timed().as_bytes()).into());
+        let database = Cell::new(0);
+        let lab = Self { wire, server, keys, script, database };
+        let loaded = lab.ask("SCRIPT", vec!["LOAD".into(), timed().into()]).unwrap();
+        assert_eq!(loaded.into_bytes(), Some(lab.script.clone()));
+        lab
     }
 
     fn ask(
@@ -156,8 +165,7 @@ impl Lab {
         command: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<Value, crate::store::StoreError> {
-        let arguments = arguments.into_iter().map(Value::Bytes).collect();
-        self.runtime.block_on(self.connection.command(command, arguments, Duration::from_secs(10)))
+        self.wire.borrow_mut().ask(command, &arguments)
     }
 
     fn run(
@@ -179,10 +187,9 @@ impl Lab {
         arguments: Vec<Bytes>,
         changes: usize,
     ) -> Result<ScriptReply, crate::store::StoreError> {
-        let script = Bytes::from(timed(now));
-        let Value::Array(parts) =
-            self.ask("EVAL", std::iter::once(script).chain(arguments).collect())?
-        else {
+        let script = std::iter::once(self.script.clone());
+        let arguments = script.chain(arguments).chain([now.to_string().into()]).collect();
+        let Value::Array(parts) = self.ask("EVALSHA", arguments)? else {
             panic!("not an array");
         };
         let parts: Vec<_> = parts.into_iter().map(|part| part.into_bytes().unwrap()).collect();
@@ -217,6 +224,12 @@ impl Lab {
             panic!("not an array")
         };
         parts.into_iter().map(|part| part.into_string().unwrap()).collect()
+    }
+
+    fn select(&self, database: u64) {
+        if self.database.replace(database) != database {
+            self.ask("SELECT", vec![database.to_string().into()]).unwrap();
+        }
     }
 
     fn get(&self, key: Bytes) -> Option<Bytes> {

@@ -8,7 +8,10 @@
 
 use super::super::super::epoch::{EpochSource, EpochTracker, KnownEpoch, ReadFrom};
 use super::super::super::writers::{Confirmed, FoundServer, WriterLogs};
+use super::search::search;
 use super::*;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::Instant;
 
 const TOKENS: usize = 4;
@@ -87,7 +90,7 @@ struct Written {
 }
 
 struct World {
-    lab: Lab,
+    lab: Rc<Lab>,
     now: u64,
     primary: u64,
     /// When each server was replaced.
@@ -116,6 +119,16 @@ fn token(n: usize) -> Target {
     Target::token(format!("token {n}"))
 }
 
+/// Makes the database ARGV 2 a copy of ARGV 1, in one round trip.
+const COPY: &str = "
+    redis.call('SELECT', ARGV[2])
+    redis.call('FLUSHDB')
+    redis.call('SELECT', ARGV[1])
+    for _, key in ipairs(redis.call('KEYS', '*')) do
+        redis.call('COPY', key, key, 'DB', ARGV[2])
+    end
+";
+
 const REVOKE: Action = Action::Revoke(Extent::All);
 
 fn change_of(n: usize, action: Action) -> Revocation {
@@ -123,7 +136,7 @@ fn change_of(n: usize, action: Action) -> Revocation {
 }
 
 impl World {
-    fn new(lab: Lab) -> Self {
+    fn new(lab: Rc<Lab>) -> Self {
         lab.clear();
         Self {
             lab,
@@ -144,27 +157,13 @@ impl World {
     }
 
     fn select(&self, server: u64) {
-        self.lab.ask("SELECT", vec![server.to_string().into()]).unwrap();
-    }
-
-    /// Copies all keys from one database to another.
-    fn copy(&self, from: u64, to: u64) {
-        self.select(to);
-        self.lab.ask("FLUSHDB", Vec::new()).unwrap();
-        self.select(from);
-        let Value::Array(keys) = self.lab.ask("KEYS", vec!["*".into()]).unwrap() else {
-            panic!("not an array")
-        };
-        for key in keys {
-            let key = key.into_bytes().unwrap();
-            let arguments = vec![key.clone(), key, "DB".into(), to.to_string().into()];
-            self.lab.ask("COPY", arguments).unwrap();
-        }
+        self.lab.select(server);
     }
 
     fn replicate(&self) {
         if self.primary < SERVERS {
-            self.copy(self.primary, self.primary + 1);
+            let [from, to] = [self.primary, self.primary + 1].map(|server| server.to_string());
+            self.lab.ask("EVAL", vec![COPY.into(), "0".into(), from.into(), to.into()]).unwrap();
         }
     }
 
@@ -266,7 +265,7 @@ impl World {
             if let Some(written) = place.checked_sub(1).and_then(|at| self.written.get_mut(at)) {
                 written.is_confirmed = true;
             }
-            if !self.is_awaited(writer.id) {
+            if !self.awaited().contains(&epoch_id(writer.id)) {
                 self.is_unknown(writer.id);
             }
         }
@@ -295,13 +294,21 @@ impl World {
 
     fn check(&mut self, process: usize, n: usize) {
         let server = self.server_of(process);
-        self.select(server);
         let checking = &self.processes[process];
         let known = checking.tracker.known(0);
-        let value = self.lab.get(self.lab.keys.shard(0).epoch.clone());
+        // Both in one round trip.
+        let names = self.lab.keys.shard(0);
+        let keys = vec![names.epoch.clone(), names.record(&token(n).fingerprint())];
+        self.select(server);
+        let Value::Array(values) = self.lab.ask("MGET", keys).unwrap() else {
+            panic!("not an array")
+        };
+        let [value, record] = values.try_into().unwrap();
         let from = ReadFrom { source: EpochSource::Checks, server };
+        let value = value.into_bytes();
         let doubt = checking.tracker.observe_value(from, 0, known.as_ref(), value.as_deref());
-        if self.is_revoked(n) {
+        let record = record.into_bytes().map(|record| parse_record(&record).unwrap());
+        if record.is_some_and(|record| record.is_in_effect()) {
             return;
         }
         for revoked in self.last_confirmed(n).filter(|written| written.revokes) {
@@ -372,19 +379,23 @@ impl World {
         self.promoted_with[usize::try_from(self.primary).unwrap()] = is.map_or(0, |epoch| epoch.id);
         self.ahead[usize::try_from(self.primary).unwrap()] = ahead;
         self.replaced_at[usize::try_from(self.primary - 1).unwrap()] = self.now;
+        let awaited = self.awaited();
         for n in 0..self.written.len() {
             let Written { writer, is_confirmed, .. } = self.written[n];
-            if is_confirmed && !self.is_awaited(writer) {
+            if is_confirmed && !awaited.contains(&epoch_id(writer)) {
                 self.is_unknown(writer);
             }
         }
     }
 
-    /// Whether the primary knows of a writer. What it has confirmed elsewhere is waited for then.
-    fn is_awaited(&self, writer: u64) -> bool {
+    /// The writers of which the primary knows. What they have confirmed elsewhere is waited for.
+    fn awaited(&self) -> Vec<Bytes> {
         self.select(self.primary);
-        let arguments = vec![self.lab.keys.shard(0).writers.clone(), epoch_id(writer)];
-        self.lab.ask("HEXISTS", arguments).unwrap() == Value::Integer(1)
+        let writers = self.lab.keys.shard(0).writers.clone();
+        let Value::Array(ids) = self.lab.ask("HKEYS", vec![writers]).unwrap() else {
+            panic!("not an array")
+        };
+        ids.into_iter().map(|id| id.into_bytes().unwrap()).collect()
     }
 
     /// A primary without any data is a total loss, or a first start. That is the matter of the
@@ -541,33 +552,30 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn history() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(any_step(), 10..60)
+}
+
 #[test]
 fn no_history_lets_in_what_a_living_process_has_confirmed() {
     redis_or_skip!();
     let cases = std::env::var("FAILOVER_HISTORIES").ok().and_then(|cases| cases.parse().ok());
-    let mut runner = TestRunner::new(Config {
-        cases: cases.unwrap_or(HISTORIES),
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let settled = std::cell::Cell::new(0);
-    let lab = std::cell::RefCell::new(Some(Lab::new()));
-    let result = runner.run(&prop::collection::vec(any_step(), 10..60), |steps| {
-        let mut world = World::new(lab.take().unwrap_or_else(Lab::new));
+    let settled = AtomicUsize::new(0);
+    let lab = || Rc::new(Lab::new());
+    search(cases.unwrap_or(HISTORIES), history, lab, |lab, steps| {
+        let mut world = World::new(Rc::clone(lab));
         for step in steps {
             world.step(step);
         }
         world.finish();
-        settled.set(settled.get() + world.settled);
-        lab.replace(Some(world.lab));
-        Ok(())
+        settled.fetch_add(world.settled, Ordering::Relaxed);
     });
-    result.unwrap();
-    assert!(settled.get() > 10, "too few histories have a failover");
+    let settled = settled.into_inner();
+    assert!(settled > 10, "too few histories have a failover");
 }
 
 fn play(steps: &[Step]) -> World {
-    let mut world = World::new(Lab::new());
+    let mut world = World::new(Rc::new(Lab::new()));
     for step in steps {
         world.step(*step);
     }
