@@ -165,7 +165,7 @@ impl Lab {
         command: &'static str,
         arguments: Vec<Bytes>,
     ) -> Result<Value, crate::store::StoreError> {
-        self.wire.borrow_mut().ask(command, &arguments)
+        self.wire.borrow_mut().ask(command, arguments)
     }
 
     fn run(

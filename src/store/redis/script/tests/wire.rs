@@ -1,5 +1,5 @@
-//! A connection that does nothing but ask and wait: what a store does beside that costs a history of
-//! some hundred questions most of its time.
+//! A connection that does nothing but ask and wait: what a store does beside that costs a history
+//! of some hundred questions most of its time.
 
 use super::super::super::connection::classify;
 use super::*;
@@ -18,12 +18,16 @@ impl Wire {
         Self(BufReader::new(stream))
     }
 
-    pub(super) fn ask(&mut self, command: &str, arguments: &[Bytes]) -> Result<Value, StoreError> {
+    pub(super) fn ask(
+        &mut self,
+        command: &str,
+        arguments: Vec<Bytes>,
+    ) -> Result<Value, StoreError> {
         let mut request = Vec::with_capacity(1024);
         write!(request, "*{}\r\n${}\r\n{command}\r\n", 1 + arguments.len(), command.len()).unwrap();
         for argument in arguments {
             write!(request, "${}\r\n", argument.len()).unwrap();
-            request.extend_from_slice(argument);
+            request.extend_from_slice(&argument);
             request.extend_from_slice(b"\r\n");
         }
         self.0.get_mut().write_all(&request).unwrap();
