@@ -3,6 +3,7 @@
 //! It has a connection of its own, because `XREAD` blocks it. Every command has a deadline. After a
 //! failure the mirror connects again, to the server that is the primary then.
 
+mod page;
 mod parse;
 
 use std::fmt;
@@ -13,8 +14,9 @@ use bytes::Bytes;
 use fred::types::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use self::page::PageSize;
 use self::parse::{parse_entries, parse_id, parse_score};
 use super::command::task_failed;
 use super::connection::{Connection, is_write_refused, unexpected_reply, unreachable};
@@ -49,8 +51,6 @@ const HOUR: u64 = 60 * 60 * 1000;
 const REMEMBERED: u64 = 24 * HOUR;
 /// How often the log is read while it is at the node to which its slot is being moved.
 const MOVING_PAUSE: Duration = Duration::from_millis(20);
-/// About how many members a page of the snapshot holds: a millisecond of work for Redis.
-const PAGE: &str = "2000";
 /// How many entries of the log are read at once.
 const ENTRIES: &str = "1000";
 
@@ -71,7 +71,7 @@ pub struct RedisFeed {
     /// The hour that the index was given on this connection.
     listed: Option<u64>,
     /// The next page of a snapshot, requested while the last one is being read.
-    ahead: Option<(u64, JoinHandle<Result<Value, StoreError>>)>,
+    ahead: Option<(u64, JoinHandle<Result<(Value, PageSize), StoreError>>)>,
     /// Which server is proved to be the primary.
     proofs: Option<watch::Receiver<Option<ProvedPrimary>>>,
 }
@@ -296,9 +296,9 @@ impl Feed for RedisFeed {
     /// First the index, then the tombstones; the lowest bit of the cursor tells which.
     async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
         let cursor = cursor.unwrap_or(0);
-        let reply = match self.ahead.take() {
+        let (reply, size) = match self.ahead.take() {
             Some((at, reply)) if at == cursor => reply.await.map_err(task_failed)??,
-            _ => scan(self.connection()?, self.names(), cursor).await?,
+            _ => scan(self.connection()?, self.names(), cursor, PageSize::FIRST).await?,
         };
         let Value::Array(reply) = reply else { return Err(unexpected_reply("redis")) };
         let [position, Value::Array(members)] = reply.as_slice() else {
@@ -318,7 +318,7 @@ impl Feed for RedisFeed {
                 (Arc::clone(self.connection()?), Arc::clone(&self.core.keys), self.shard);
             self.ahead = Some((
                 next,
-                tokio::spawn(async move { scan(&connection, keys.shard(shard), next).await }),
+                tokio::spawn(async move { scan(&connection, keys.shard(shard), next, size).await }),
             ));
         }
         let mut facts = Vec::with_capacity(members.len() / 2);
@@ -453,19 +453,23 @@ fn xread(log: &Bytes, after: u128, wait: Duration) -> (Vec<Bytes>, Duration) {
     (arguments, wait)
 }
 
+/// A page of about this size, and the size of the next one.
 async fn scan(
     connection: &Connection,
     names: &ShardKeys,
     cursor: u64,
-) -> Result<Value, StoreError> {
+    size: PageSize,
+) -> Result<(Value, PageSize), StoreError> {
     let key = if cursor & 1 == 0 { &names.index } else { &names.tombstones };
     let arguments = vec![
         key.clone(),
         (cursor >> 1).to_string().into(),
         Bytes::from_static(b"COUNT"),
-        Bytes::from_static(PAGE.as_bytes()),
+        size.count().to_string().into(),
     ];
-    connection.command("ZSCAN", arguments, LIMIT).await
+    let asked_at = Instant::now();
+    let reply = connection.command("ZSCAN", arguments, LIMIT).await?;
+    Ok((reply, size.after(asked_at.elapsed())))
 }
 
 impl fmt::Debug for RedisFeed {
