@@ -87,7 +87,9 @@ impl RefreshPolicy {
     ///
     /// A refresh that ended in an error, or for whose end nobody waited, may be repeated at any
     /// time. Otherwise zero is strict: a token works once, and a client that repeats a refresh
-    /// after a lost response is signed out.
+    /// after a lost response is signed out. So is one whose refresh was written by a process that
+    /// died before the answer, if it repeats it after the grace: nobody is left to say that the
+    /// answer was never given. [Recovery](Self::with_recovery) is for these.
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

@@ -1,13 +1,15 @@
 //! The caller goes away while something is under way, as a client does that hangs up: what was
-//! begun goes on, and the audit hears of it.
+//! begun goes on, and the audit hears of it. Or the whole process goes: then nothing goes on, and
+//! what counts is what it had written.
 
 use std::sync::{Mutex, PoisonError};
 
+use tower_jwt_revocation::RedisStore;
 use tower_jwt_revocation::audit::{AuditEvent, AuditSink};
 
 use super::hold::{HoldingProxy, Where};
 use super::on_redis::{Redis, connect};
-use super::support;
+use super::support::{self, RedisServer};
 use super::*;
 
 #[derive(Default)]
@@ -103,4 +105,103 @@ async fn the_audit_hears_of_what_nobody_waited_for() {
     scene.diary.read();
     drop(sessions.revoker().revoke(Target::user("erin")).into_future());
     assert_eq!(scene.diary.read(), []);
+}
+
+/// A process, as Redis and its clients see it: a runtime with a store, of which all connections and
+/// tasks end together. It presents `token`, and dies when Redis has written the refresh and the
+/// reply is on its way.
+async fn die_before_the_answer(server: &RedisServer, policy: RefreshPolicy, token: &Grant) {
+    let proxy = HoldingProxy::start(server.addr()).await;
+    let (url, token) = (proxy.url(), token.token.expose().to_owned());
+    let process =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (is_connected, connected) = tokio::sync::oneshot::channel();
+    let (go, may_go) = tokio::sync::oneshot::channel();
+    let work = process.spawn(async move {
+        let sessions = sessions_of(connect(&url, 1).await, policy);
+        is_connected.send(()).unwrap();
+        may_go.await.unwrap();
+        sessions.refresh(&token, None).await.is_ok()
+    });
+    connected.await.unwrap();
+    // The family is read, what it belongs to is read, and it is written.
+    proxy.hold(2, Where::After);
+    go.send(()).unwrap();
+    proxy.held().await;
+    process.shutdown_background();
+    assert!(work.await.unwrap_err().is_cancelled(), "it had no answer");
+    assert!(proxy.release());
+}
+
+fn sessions_of(store: RedisStore, policy: RefreshPolicy) -> Sessions {
+    let revoker = Revoker::new(store.clone(), TokenProfile::new()).unwrap();
+    Sessions::new(store, revoker, policy).unwrap()
+}
+
+/// A login whose first refresh was written by a process that has died, and what another process
+/// says. The clock of the server is that much ahead by then.
+async fn after_a_death(policy: RefreshPolicy, ahead_ms: i64) -> (RedisServer, Sessions, Grant) {
+    let server = RedisServer::builder().own_clock().start();
+    let sessions = sessions_of(connect(&server.url(), 1).await, policy.clone());
+    let first = login(&sessions, "alice").await;
+    die_before_the_answer(&server, policy, &first).await;
+    server.set_clock(ahead_ms);
+    (server, sessions, first)
+}
+
+/// More than the grace, which is 10 s by default.
+const AFTER_THE_GRACE: i64 = 11_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn within_the_grace_a_retry_gets_what_a_process_that_died_has_written() {
+    support::redis_or_skip!();
+    let (_server, sessions, first) = after_a_death(RefreshPolicy::new(), 8_000).await;
+    let second = granted(refresh(&sessions, &first).await);
+    // It was written by the process that died.
+    assert!(second.is_repeated());
+    assert_eq!(granted(refresh(&sessions, &first).await).token.expose(), second.token.expose());
+    let third = granted(refresh(&sessions, &second).await);
+    assert!(!third.is_repeated());
+    assert_eq!(sessions.list("alice").await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_grace_a_retry_ends_the_session_and_a_thief_gets_nothing() {
+    support::redis_or_skip!();
+    let (server, sessions, first) = after_a_death(RefreshPolicy::new(), AFTER_THE_GRACE).await;
+    // The owner and a thief have the same token: whoever comes first ends the session, and neither
+    // goes on.
+    let refusal = refused(refresh(&sessions, &first).await);
+    assert_eq!(refusal, Refusal::ParentReused { ended: true });
+    assert!(matches!(refused(refresh(&sessions, &first).await), Refusal::Revoked(_)));
+    assert_eq!(sessions.list("alice").await.unwrap().len(), 0);
+    let store = connect(&server.url(), 1).await;
+    assert!(!is_live(&store, &first).await);
+    let again = login(&sessions, "alice").await;
+    granted(refresh(&sessions, &again).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_recovery_whoever_comes_first_goes_on_also_after_the_grace() {
+    support::redis_or_skip!();
+    let policy = RefreshPolicy::new().with_recovery();
+    let (server, sessions, first) = after_a_death(policy, AFTER_THE_GRACE).await;
+    let second = granted(refresh(&sessions, &first).await);
+    assert!(!second.is_repeated());
+    // A second holder gets the same within a grace of its own; one of the two is found out when
+    // both have gone on.
+    let copy = granted(refresh(&sessions, &first).await);
+    assert_eq!((copy.is_repeated(), copy.token.expose()), (true, second.token.expose()));
+    granted(refresh(&sessions, &second).await);
+    let refusal = refused(refresh(&sessions, &first).await);
+    assert_eq!(refusal, Refusal::OlderReused { ended: true });
+
+    // It is given once: who comes after that grace ends the session.
+    let other = login(&sessions, "bob").await;
+    die_before_the_answer(&server, RefreshPolicy::new(), &other).await;
+    server.set_clock(2 * AFTER_THE_GRACE);
+    granted(refresh(&sessions, &other).await);
+    server.set_clock(3 * AFTER_THE_GRACE);
+    let refusal = refused(refresh(&sessions, &other).await);
+    assert_eq!(refusal, Refusal::ParentReused { ended: true });
 }
