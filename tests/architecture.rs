@@ -871,8 +871,8 @@ fn in_words(value: &str) -> Option<Vec<String>> {
 fn collect(folder: &Path, wanted: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.join("CACHEDIR.TAG").exists() {
-            // What cargo has built.
+        if path.ends_with("target") && folder.join("Cargo.toml").exists() {
+            // What cargo has built. Its mark is not there where the folder was made by others.
         } else if path.is_dir() {
             collect(&path, wanted, files);
         } else if path.extension().is_some_and(|extension| extension == wanted) {
