@@ -83,10 +83,10 @@ faults: setup ## Breaks Redis and fails it over in every way, attacks a server, 
 soak: setup ## Lets Redis fail for SOAK seconds (200), twice: nothing may grow. Writes the numbers into docs/faults.md
 	FAULTS_REPORT=1 FAULTS_SOAK=$(or $(SOAK),200) cargo test --all-features --test faults
 
-bench-report: setup ## Measures all that docs/performance.md says and writes it; with FULL=1 for ten million revocations too
+bench-report: setup ## Measures all that docs/performance.md says and writes it, after `make scale`; with FULL=1 for ten million revocations too
 	cargo run --release --manifest-path benches/report/Cargo.toml --features peers --bin report
 
-scale: ## Measures how one Redis carries many mirrors and writes docs/scale.md
+scale: setup ## Measures how one Redis carries many mirrors and writes docs/scale.md; with FULL=1 beside ten million revocations
 	cargo run --release --manifest-path benches/report/Cargo.toml --features scale --bin scale
 
 count: ## Counts the instructions of the hot paths (valgrind): none may grow by more than 5 %

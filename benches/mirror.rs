@@ -91,7 +91,7 @@ fn main() {
 
     let before = resident();
     let start = Instant::now();
-    let feed = Numbers { entries, written: Arc::clone(&written) };
+    let feed = Numbers { entries, written: Arc::clone(&written), ..Numbers::default() };
     let mirror = Mirror::of(MemoryStore::new(), vec![feed]).start().unwrap();
     runtime.block_on(mirror.ready());
     let loaded = start.elapsed();

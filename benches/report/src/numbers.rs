@@ -1,14 +1,15 @@
 //! A store that is a list of numbers: nothing but the mirror in front of it is measured.
-#![allow(missing_docs, unreachable_pub, reason = "compiled into several benches")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "compiled into several benches")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::revocation::{Fact, Fingerprint};
 use tower_jwt_revocation::store::feed::{Feed, Heartbeat, LogEntry, Progress, SnapshotPage};
 use tower_jwt_revocation::store::{Doubt, StoreError};
+use tower_jwt_revocation::{MemoryStore, Mirror};
 
 /// A number as a fingerprint, spread as SHA-256 spreads them.
 pub fn name(n: u64) -> Fingerprint {
@@ -24,9 +25,25 @@ fn until(n: u64) -> Timestamp {
 }
 
 /// A snapshot of so many revocations, and a log of as many more as `written` says.
+#[derive(Default)]
 pub struct Numbers {
     pub entries: u64,
     pub written: Arc<AtomicU64>,
+    /// Whether its data is at another server than before.
+    pub is_settling: Arc<AtomicBool>,
+}
+
+/// A mirror of so many revocations in one shard, and of a second shard that settles.
+pub async fn beside_a_settling_shard(entries: u64, max_staleness: Duration) -> Mirror {
+    let shards = [entries, 0].map(|entries| Numbers { entries, ..Numbers::default() });
+    let is_settling = Arc::clone(&shards[1].is_settling);
+    let mirror = Mirror::of(MemoryStore::new(), shards.into());
+    let mirror = mirror.with_max_staleness(max_staleness).start().unwrap();
+    mirror.ready().await;
+    is_settling.store(true, Ordering::SeqCst);
+    let mut status = mirror.watch_status();
+    status.wait_for(|status| status.doubt() == Doubt::Settling).await.unwrap();
+    mirror
 }
 
 impl Feed for Numbers {
@@ -36,7 +53,9 @@ impl Feed for Numbers {
 
     async fn heartbeat(&mut self, _: Progress) -> Result<Heartbeat, StoreError> {
         let seq = self.written.load(Ordering::SeqCst);
-        Ok(Heartbeat::new(1, seq, Timestamp::now(), Doubt::None))
+        let is_settling = self.is_settling.load(Ordering::SeqCst);
+        let doubt = if is_settling { Doubt::Settling } else { Doubt::None };
+        Ok(Heartbeat::new(1, seq, Timestamp::now(), doubt))
     }
 
     async fn tail(&mut self) -> Result<u128, StoreError> {

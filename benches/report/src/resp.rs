@@ -1,4 +1,81 @@
-//! As much of the protocol of Redis (RESP2) as followers need.
+//! As much of the protocol of Redis (RESP2) as followers need, over a plain socket.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A connection that does nothing by itself.
+pub struct Connection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Connection {
+    pub async fn open(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
+    pub async fn send(&mut self, commands: &[&[&str]]) -> io::Result<()> {
+        let sent: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+        self.stream.write_all(&sent).await
+    }
+
+    /// Sends commands at once, and reads as many replies.
+    pub async fn ask(&mut self, commands: &[&[&str]]) -> io::Result<Vec<Reply>> {
+        self.send(commands).await?;
+        let mut replies = Vec::new();
+        for _ in commands {
+            let used = self.reply().await?;
+            replies.extend(Reply::parse(&self.unread).map(|(reply, _)| reply));
+            self.skip(used);
+        }
+        Ok(replies)
+    }
+
+    /// The text of one reply.
+    pub async fn text(&mut self, command: &[&str]) -> io::Result<String> {
+        match self.ask(&[command]).await?.into_iter().next() {
+            Some(Reply::Text(text)) => Ok(text),
+            other => Err(io::Error::other(format!("{other:?}"))),
+        }
+    }
+
+    /// Reads until a whole reply is there: how long it is.
+    pub async fn reply(&mut self) -> io::Result<usize> {
+        loop {
+            if let Some(used) = length(&self.unread) {
+                return Ok(used);
+            }
+            self.more().await?;
+        }
+    }
+
+    /// What has come and was not skipped.
+    pub fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    pub fn skip(&mut self, used: usize) {
+        self.unread.drain(..used);
+    }
+
+    /// Reads what comes next.
+    pub async fn more(&mut self) -> io::Result<()> {
+        self.unread.reserve(64 * 1024);
+        match self.stream.read_buf(&mut self.unread).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket alone.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
 
 /// A reply.
 #[derive(Debug)]
@@ -99,4 +176,18 @@ pub fn ids_of_entries(bytes: &[u8]) -> Option<Vec<&str>> {
         at += length(bytes.get(at..)?)?;
     }
     Some(ids)
+}
+
+/// The cursor at the beginning of a reply to `SCAN`, and how many members come with it; `None` if
+/// that has not come yet.
+pub fn page(bytes: &[u8]) -> Option<(&str, u64)> {
+    let (head, mut at) = line(bytes)?;
+    if head != "*2" {
+        return None;
+    }
+    at += line(bytes.get(at..)?)?.1;
+    let (cursor, used) = line(bytes.get(at..)?)?;
+    at += used;
+    let (count, _) = line(bytes.get(at..)?)?;
+    Some((cursor, count.get(1..)?.parse::<u64>().ok()? / 2))
 }

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::resp::Connection;
+
 /// The shell kills the server once its input ends, which only this process keeps open.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
@@ -57,6 +59,11 @@ impl Redis {
     pub fn url(&self) -> &str {
         &self.url
     }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        address_of(&self.url)
+    }
 }
 
 impl Drop for Redis {
@@ -64,4 +71,39 @@ impl Drop for Redis {
         self.watchdog.stdin = None;
         let _ = self.watchdog.wait();
     }
+}
+
+/// Host and port of a URL.
+pub fn address_of(url: &str) -> &str {
+    url.strip_prefix("redis://").unwrap_or(url)
+}
+
+/// What a server has done since it started.
+#[derive(Clone, Copy)]
+pub struct Stats {
+    /// Seconds of a processor.
+    pub cpu: f64,
+    pub commands: f64,
+    /// Bytes that it has sent.
+    pub output: f64,
+}
+
+pub async fn stats(connection: &mut Connection) -> Stats {
+    let info = connection.text(&["INFO"]).await.unwrap();
+    let number = |name| number(&info, name);
+    Stats {
+        cpu: number("used_cpu_user") + number("used_cpu_sys"),
+        commands: number("total_commands_processed"),
+        output: number("total_net_output_bytes"),
+    }
+}
+
+/// The memory of its data, in bytes.
+pub async fn held(connection: &mut Connection) -> f64 {
+    number(&connection.text(&["INFO", "memory"]).await.unwrap(), "used_memory_dataset")
+}
+
+fn number(info: &str, name: &str) -> f64 {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().parse().unwrap()
 }

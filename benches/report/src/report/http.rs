@@ -18,18 +18,20 @@ use tower_jwt_revocation::{CachedVerifier, JwtRevocationLayer, Mirror, RedisStor
 use tower_jwt_revocation_report::support::{rs256, verifier};
 
 use crate::peers::{self, ByHand, Exists};
-use crate::{cpu_of_process, median, pin};
+use tower_jwt_revocation_report::machine::{cpu_of_process, median, pin};
 
 pub const SERVERS: [(&str, &str); 8] = [
     ("bare", "bare"),
     ("mirror", "mirror"),
     ("direct", "direct"),
-    ("fred", "by hand: from_fn, jsonwebtoken, EXISTS by fred"),
+    ("fred", FRED),
     ("redis-rs", "by hand: from_fn, jsonwebtoken, EXISTS by redis-rs"),
     ("no-revocation", "by hand: from_fn, jsonwebtoken, no revocation"),
     ("jwt-authorizer", "jwt-authorizer, no revocation"),
     ("resource-server", "tower-oauth2-resource-server, no revocation"),
 ];
+/// What the targets compare with.
+pub const FRED: &str = "by hand: from_fn, jsonwebtoken, EXISTS by fred";
 pub const CONNECTIONS: [usize; 3] = [1, 16, 64];
 /// Different tokens that are sent in turns.
 const TOKENS: usize = 1000;

@@ -17,30 +17,33 @@ mod http;
 mod memory;
 mod paper;
 mod peers;
-mod plot;
 mod process;
-mod server;
 mod spread;
+mod start;
+mod targets;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
-
-use server::Redis;
+use tower_jwt_revocation_report::machine::load_average;
+use tower_jwt_revocation_report::server::Redis;
+use tower_jwt_revocation_report::writes;
 
 /// Everything that was measured.
 pub struct Results {
     pub process: process::Results,
     pub http: Vec<http::Served>,
     pub spread: Vec<spread::Spread>,
-    pub boot: Vec<spread::Boot>,
+    pub boot: Vec<start::Boot>,
+    /// A bare write, one revocation, many in one call.
+    pub writes: [writes::Write; 3],
     pub held: Vec<memory::Held>,
     pub cached: Vec<memory::Cached>,
+    /// The row that `make scale` has written.
+    pub scale: Option<String>,
     pub took: Duration,
     /// How busy the machine was before.
     pub load: String,
@@ -55,16 +58,15 @@ fn main() {
         [] => report(full, false),
         ["paper"] => report(full, true),
         ["serve", name, redis] => http::serve(name, redis),
-        ["write", redis, rate, secs, every] => {
-            spread::write(
-                redis,
-                rate.parse().unwrap(),
-                secs.parse().unwrap(),
-                every.parse().unwrap(),
-            );
+        ["write", redis, turn, rate, secs] => {
+            let [turn, rate, secs] = [turn, rate, secs].map(|number| number.parse().unwrap());
+            spread::write(redis, turn, rate, secs);
+        }
+        ["write-bare", redis, rate, secs] => {
+            spread::write_bare(redis, rate.parse().unwrap(), secs.parse().unwrap());
         }
         ["section", name] => println!("{}", section(name, full)),
-        _ => panic!("usage: report [paper | section process|http|spread|boot|held|cached]"),
+        _ => panic!("usage: report [paper | section process|http|spread|boot|writes|held|cached]"),
     }
 }
 
@@ -76,9 +78,14 @@ fn section(name: &str, full: bool) -> String {
         "spread" => serde_json::to_string(&spread::measure_all(redis().url())),
         "boot" => {
             let sizes: &[u64] = if full { &[1_000_000, 10_000_000] } else { &[1_000_000] };
-            let boots: Vec<_> =
-                sizes.iter().map(|size| spread::boot(redis().url(), *size)).collect();
+            let boots: Vec<_> = sizes.iter().map(|size| start::boot(&redis(), *size)).collect();
             serde_json::to_string(&boots)
+        }
+        "writes" => {
+            let redis = redis();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            serde_json::to_string(&runtime.block_on(writes::measure(redis.url())))
         }
         "held" => {
             let sizes: &[u64] = if full { &[1_000_000, 10_000_000] } else { &[1_000_000] };
@@ -113,49 +120,36 @@ fn run<T: DeserializeOwned>(name: &str, is_known: bool) -> T {
 
 fn report(full: bool, is_known: bool) {
     let start = Instant::now();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load_average();
+    let scale = row_of_scale();
     let mut results = Results {
         process: run("process", is_known),
         http: run("http", is_known),
         spread: run("spread", is_known),
         boot: run("boot", is_known),
+        writes: run("writes", is_known),
         held: run("held", is_known),
         cached: run("cached", is_known),
+        scale,
         took: Duration::ZERO,
-        load: load.split(' ').next().unwrap_or("unknown").to_owned(),
+        load,
         full,
     };
     results.took = start.elapsed();
     paper::write(&results);
 }
 
-// === What the sections share ===
-
-/// The time that this thread took of its processor.
-fn cpu() -> Duration {
-    duration(ClockId::ThreadCPUTime)
-}
-
-/// The same, of all threads.
-fn cpu_of_process() -> Duration {
-    duration(ClockId::ProcessCPUTime)
-}
-
-fn duration(clock: ClockId) -> Duration {
-    let now = clock_gettime(clock);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
-}
-
-/// Keeps this thread, and those that it starts, on one processor, where there are two.
-fn pin(processor: usize) {
-    if std::thread::available_parallelism().map_or(1, usize::from) > 1 || processor == 0 {
-        let mut set = CpuSet::new();
-        set.set(processor);
-        let _ = sched_setaffinity(None, &set);
+/// What the run of `make scale` found of its target; that comes first, as it has a Redis and a
+/// machine for itself.
+fn row_of_scale() -> Option<String> {
+    let file = paper::root().join("docs/scale.md");
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    let row = text.lines().find(|line| line.starts_with("| T13 |")).map(str::to_owned);
+    if row.is_none() {
+        eprintln!(
+            "{} has no row for T13: run `make scale` before `make bench-report`",
+            file.display()
+        );
     }
+    row
 }

@@ -13,7 +13,8 @@ use tower_jwt_revocation::token::{SignedClaims, TokenVerifier as _};
 use tower_jwt_revocation::{CachedVerifier, Mirror, VerifiedToken};
 use tower_jwt_revocation_report::support::{AUDIENCE, ISSUER, hs256, profile, rs256, verifier};
 
-use crate::{cpu, median, process};
+use crate::process;
+use tower_jwt_revocation_report::machine::{cpu, median};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Held {

@@ -1,6 +1,7 @@
 //! What people write today, and what others have published: the services that are compared.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,8 +13,11 @@ use fred::prelude::{Client, ClientLike as _, Config, KeysInterface as _};
 use http::{StatusCode, header};
 use jsonwebtoken::{DecodingKey, Validation};
 use redis::AsyncCommands as _;
-use redis::aio::ConnectionManager;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tower_jwt_revocation_report::support::{AUDIENCE, Claims, ISSUER, KEY_ID, Keys};
+
+/// The limit of our own store in the same lines.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Says whether a token id is revoked, as it is written by hand: one `EXISTS`.
 #[derive(Clone)]
@@ -33,7 +37,10 @@ impl Exists {
     }
 
     pub async fn by_redis(url: &str) -> Self {
-        Self::Redis(ConnectionManager::new(redis::Client::open(url).unwrap()).await.unwrap())
+        // What is slow shall be measured, not refused.
+        let config = ConnectionManagerConfig::new().set_response_timeout(Some(LIMIT));
+        let client = redis::Client::open(url).unwrap();
+        Self::Redis(ConnectionManager::new_with_config(client, config).await.unwrap())
     }
 
     async fn ask(&mut self, id: &str) -> bool {

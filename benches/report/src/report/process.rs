@@ -20,13 +20,14 @@ use http::{HeaderValue, Request, Response, header};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tower::{Layer as _, Service};
+use tower_jwt_revocation::metrics::Metrics;
 use tower_jwt_revocation::token::TokenVerifier as _;
 use tower_jwt_revocation::{CachedVerifier, JwtRevocationLayer, MemoryStore, Mirror, RedisStore};
-use tower_jwt_revocation_report::numbers::Numbers;
+use tower_jwt_revocation_report::numbers::{Numbers, beside_a_settling_shard};
 use tower_jwt_revocation_report::support::{Keys, hs256, rs256, verifier};
 
 use crate::peers::{self, ByHand, Exists};
-use crate::{cpu, median};
+use tower_jwt_revocation_report::machine::{cpu, median};
 
 /// Different tokens that come in turns.
 const TOKENS: usize = 1000;
@@ -211,7 +212,7 @@ pub fn mirror(entries: u64) -> (Mirror, Arc<AtomicU64>, Runtime) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let written = Arc::new(AtomicU64::new(0));
-    let feed = Numbers { entries, written: Arc::clone(&written) };
+    let feed = Numbers { entries, written: Arc::clone(&written), ..Numbers::default() };
     let mirror = runtime.block_on(async {
         let mirror = Mirror::of(MemoryStore::new(), vec![feed]).start().unwrap();
         mirror.ready().await;
@@ -221,12 +222,15 @@ pub fn mirror(entries: u64) -> (Mirror, Arc<AtomicU64>, Runtime) {
 }
 
 pub fn measure_all(redis: &str, full: bool) -> Results {
-    let (million, _written, _runtime) = mirror(1_000_000);
+    let (million, _written, runtime) = mirror(1_000_000);
+    let settling = runtime.block_on(beside_a_settling_shard(1_000_000, Duration::from_secs(1)));
     let waiting =
         Arc::new(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
-    let lines = [("RS256", rs256()), ("HS256", hs256())]
-        .map(|(name, keys)| (name.to_owned(), take_turns(lines(&keys, redis, &million, &waiting))));
-    drop(million);
+    let lines = [("RS256", rs256()), ("HS256", hs256())].map(|(name, keys)| {
+        let lines = lines(&keys, redis, [&million, &settling], &waiting);
+        (name.to_owned(), take_turns(lines))
+    });
+    drop((million, settling));
     let sizes: &[u64] =
         if full { &[0, 1000, 1_000_000, 10_000_000] } else { &[0, 1000, 1_000_000] };
     Results {
@@ -240,7 +244,30 @@ pub fn measure_all(redis: &str, full: bool) -> Results {
     }
 }
 
-fn lines(keys: &Keys, redis: &str, mirror: &Mirror, runtime: &Arc<Runtime>) -> Vec<Line> {
+/// The same line while another thread reads these metrics each second.
+fn metered(line: Line, metrics: Metrics) -> Line {
+    let is_measured = Arc::new(());
+    let is_over = Arc::downgrade(&is_measured);
+    thread::spawn(move || {
+        while is_over.strong_count() > 0 {
+            drop(black_box(metrics.prometheus()));
+            thread::sleep(Duration::from_secs(1));
+        }
+    });
+    let Line { name, mut run } = line;
+    let run = Box::new(move |rounds| {
+        let _ = &is_measured;
+        run(rounds)
+    });
+    Line { name, run }
+}
+
+fn lines(
+    keys: &Keys,
+    redis: &str,
+    [mirror, settling]: [&Mirror; 2],
+    runtime: &Arc<Runtime>,
+) -> Vec<Line> {
     let tokens: Vec<_> = (0..TOKENS).map(|n| keys.token(n)).collect();
     let many: Vec<_> = tokens.iter().map(|token| Some(bearer(token))).collect();
     let one = vec![many[0].clone()];
@@ -250,11 +277,18 @@ fn lines(keys: &Keys, redis: &str, mirror: &Mirror, runtime: &Arc<Runtime>) -> V
         at_hand::<_, Body, Body>(name, layer.layer(inner::<Body>()), values.to_vec(), status)
     };
     let uncached = JwtRevocationLayer::new(verifier(keys), mirror.clone());
+    let read = layer();
+    let beside = JwtRevocationLayer::new(CachedVerifier::new(verifier(keys)), settling.clone());
     let mut lines = vec![
         at_hand::<_, Body, Body>("bare service", inner::<Body>(), one.clone(), 200),
         ours("mirror, remembered token", layer(), &one, 200),
         ours("mirror, remembered token, without clearance", layer().without_clearance(), &one, 200),
         ours("mirror, 1000 remembered tokens", layer(), &many, 200),
+        metered(
+            ours("mirror, remembered token, metrics read each second", read.clone(), &one, 200),
+            read.metrics(),
+        ),
+        ours("mirror, remembered token, beside a settling shard", beside, &one, 200),
         ours("mirror, first sight of each token", uncached, &many, 200),
         ours("refused: no token", layer(), &[None], 401),
         ours("refused: junk", layer(), &[Some(bearer("junk"))], 401),

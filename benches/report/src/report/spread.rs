@@ -1,53 +1,38 @@
-//! How long a revocation takes to be refused at another process, and how long a mirror takes to
-//! start.
+//! How long a revocation takes to be refused at another process, against the least that news can
+//! take through Redis: a bare `XADD` until a bare `XREAD BLOCK` in another process, over plain
+//! sockets. Both take turns.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tower_jwt_revocation::clock::Timestamp;
 use tower_jwt_revocation::store::{Lookup, RevocationStore as _, Standing};
 use tower_jwt_revocation::token::SignedClaims;
-use tower_jwt_revocation::{Mirror, RedisStore, Revoker, Target, VerifiedToken};
+use tower_jwt_revocation::{Mirror, Revoker, Target, VerifiedToken};
+use tower_jwt_revocation_report::machine::{now, pin};
+use tower_jwt_revocation_report::resp::{Connection, encode, ids_of_entries};
+use tower_jwt_revocation_report::server::address_of;
+use tower_jwt_revocation_report::store::store;
 use tower_jwt_revocation_report::support::profile;
 
-use crate::pin;
+/// Revocations per second, and for how long in one turn.
+const RATES: [(u64, u64); 3] = [(50, 4), (1000, 3), (10_000, 3)];
+const TURNS: u64 = 2;
 
-/// Revocations per second, and for how long.
-const RATES: [(u64, u64); 3] = [(50, 6), (1000, 5), (10_000, 5)];
-
-/// Sorted, in microseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spread {
     pub rate: u64,
     /// What was reached of it.
     pub written: f64,
+    /// Sorted, in microseconds.
     pub micros: Vec<f64>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Boot {
-    pub entries: u64,
-    pub fill_secs: f64,
-    pub boot_secs: f64,
-    pub bytes_each: f64,
-}
-
-/// The same clock in all processes of the machine.
-fn now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
-}
-
-async fn store(redis: &str) -> RedisStore {
-    let limit = Duration::from_secs(5);
-    let store =
-        RedisStore::builder().with_url(redis).with_check_timeout(limit).with_write_timeout(limit);
-    store.with_max_in_flight(50_000).connect().await.unwrap()
+    /// The same of bare commands.
+    pub bare: Vec<f64>,
 }
 
 fn token(id: &str) -> Arc<VerifiedToken> {
@@ -60,13 +45,18 @@ fn token(id: &str) -> Arc<VerifiedToken> {
     Arc::new(profile().assert_verified(SignedClaims::new(claims.to_string().as_bytes())).unwrap())
 }
 
-fn id(rate: u64, n: u64) -> String {
-    format!("spread-{rate}-{n}")
+fn id(turn: u64, rate: u64, n: u64) -> String {
+    format!("spread-{turn}-{rate}-{n}")
+}
+
+/// So many writes of all are looked at: a fifth of a thousand per second.
+fn every(rate: u64) -> u64 {
+    (rate / 200).max(1)
 }
 
 /// What the child does: writes at a steady rate and says when it began each write that is looked
 /// for.
-pub fn write(redis: &str, rate: u64, secs: u64, every: u64) {
+pub fn write(redis: &str, turn: u64, rate: u64, secs: u64) {
     pin(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -85,9 +75,9 @@ pub fn write(redis: &str, rate: u64, secs: u64, every: u64) {
                 tasks.spawn(async move {
                     let began = now();
                     // A write that finds the queue full is refused at once; none was begun.
-                    let is_written = revoker.revoke(Target::token(id(rate, n))).await.is_ok();
+                    let is_written = revoker.revoke(Target::token(id(turn, rate, n))).await.is_ok();
                     written.fetch_add(u64::from(is_written), Ordering::Relaxed);
-                    if is_written && n % every == 0 {
+                    if is_written && n.is_multiple_of(every(rate)) {
                         lines.lock().unwrap().push(format!("{n} {began}"));
                     }
                 });
@@ -104,102 +94,138 @@ pub fn write(redis: &str, rate: u64, secs: u64, every: u64) {
     });
 }
 
-pub fn measure_all(redis: &str) -> Vec<Spread> {
-    RATES.map(|(rate, secs)| spread(redis, rate, secs)).into()
-}
-
-fn spread(redis: &str, rate: u64, secs: u64) -> Spread {
-    pin(1);
-    let every = (rate / 200).max(1);
+/// What the other child does: it writes bare entries at the same rate. The id of an entry says when
+/// it was begun, and which one it is.
+pub fn write_bare(redis: &str, rate: u64, secs: u64) {
+    pin(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mirror = Mirror::new(store(redis).await).unwrap();
-        mirror.ready().await;
-        let mut waiters = tokio::task::JoinSet::new();
-        for n in (0..rate * secs).step_by(usize::try_from(every).unwrap()) {
-            let (mirror, token) = (mirror.clone(), token(&id(rate, n)));
-            waiters.spawn(async move {
-                mirror.watch(&token).expect("a mirror can tell").await;
-                let seen = now();
-                assert!(matches!(mirror.check(&token), Lookup::Now(Ok(Standing::Revoked(_)))));
-                (n, seen)
-            });
-        }
-        let args = [
-            "write".into(),
-            redis.to_owned(),
-            rate.to_string(),
-            secs.to_string(),
-            every.to_string(),
-        ];
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn();
-        let output = tokio::task::spawn_blocking(move || {
-            let mut child = child.unwrap();
-            let lines: Vec<String> =
-                BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
-            assert!(child.wait().unwrap().success());
-            lines
+        let stream = Connection::open(address_of(redis)).await.unwrap().into_stream();
+        let (mut replies, mut commands) = stream.into_split();
+        // What Redis answers is read by the way, lest it has nowhere to put it.
+        let reader = tokio::spawn(async move {
+            let mut buffer = vec![0; 1 << 16];
+            while replies.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
         });
-        let lines = output.await.unwrap();
-        let written = lines[0].strip_prefix("rate ").unwrap().parse().unwrap();
-        let mut seen = std::collections::HashMap::new();
-        let began: Vec<(u64, u64)> = lines[1..]
-            .iter()
-            .map(|line| {
-                let (n, began) = line.split_once(' ').unwrap();
-                (n.parse().unwrap(), began.parse().unwrap())
-            })
-            .collect();
-        while seen.len() < began.len() {
-            let next = tokio::time::timeout(Duration::from_secs(60), waiters.join_next()).await;
-            let (n, at) = next.expect("the mirror misses a write").unwrap().unwrap();
-            seen.insert(n, at);
+        let (start, mut sent) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_secs(secs) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let due = ((start.elapsed().as_secs_f64() * rate as f64) as u64).min(rate * secs);
+            while sent < due {
+                let id = format!("{}-{sent}", now());
+                let command = encode(&["XADD", BARE_LOG, &id, "value", "1"]);
+                commands.write_all(&command).await.unwrap();
+                sent += 1;
+            }
         }
-        let mut micros: Vec<f64> =
-            began.iter().map(|(n, began)| seen[n].saturating_sub(*began) as f64 / 1000.0).collect();
-        micros.sort_by(f64::total_cmp);
-        Spread { rate, written, micros }
-    })
+        // As the last one: it tells the reader that it has seen all.
+        let id = format!("{}-{END}", now());
+        commands.write_all(&encode(&["XADD", BARE_LOG, &id, "value", "1"])).await.unwrap();
+        drop(commands);
+        reader.await.unwrap();
+    });
 }
 
-/// Fills an empty Redis with revocations of sessions, as the write side does it, then starts a
-/// mirror.
-pub fn boot(redis: &str, entries: u64) -> Boot {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let start = Instant::now();
-        let revoker = Arc::new(Revoker::new(store(redis).await, profile()).unwrap());
-        let mut tasks = tokio::task::JoinSet::new();
-        for from in (0..entries).step_by(500) {
-            let revoker = Arc::clone(&revoker);
-            if tasks.len() >= 8 {
-                tasks.join_next().await.unwrap().unwrap();
-            }
-            tasks.spawn(async move {
-                let to = (from + 500).min(entries);
-                let revoke = |n| revoker.revoke(Target::session(format!("boot-{n}")));
-                revoker.revoke_many((from..to).map(revoke)).await.unwrap();
-            });
-        }
-        tasks.join_all().await;
-        let fill_secs = start.elapsed().as_secs_f64();
+const BARE_LOG: &str = "bare-log";
+/// The number of the entry that ends a bare turn.
+const END: u64 = u64::MAX;
 
-        let store = store(redis).await;
-        let start = Instant::now();
-        let mirror = Mirror::new(store).unwrap();
-        mirror.ready().await;
-        let boot_secs = start.elapsed().as_secs_f64();
-        let status = mirror.status();
-        assert!(status.entries as u64 >= entries, "{status:?}");
-        Boot {
-            entries,
-            fill_secs,
-            boot_secs,
-            bytes_each: status.bytes as f64 / status.entries as f64,
+pub fn measure_all(redis: &str) -> Vec<Spread> {
+    pin(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let of_rate = |(rate, secs)| {
+        let (mut written, mut micros, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        for turn in 0..TURNS {
+            bare.extend(runtime.block_on(bare_turn(redis, rate, secs)));
+            let (reached, some) = runtime.block_on(turn_of_ours(redis, turn, rate, secs));
+            written.push(reached);
+            micros.extend(some);
         }
-    })
+        micros.sort_by(f64::total_cmp);
+        bare.sort_by(f64::total_cmp);
+        Spread { rate, written: written.iter().sum::<f64>() / TURNS as f64, micros, bare }
+    };
+    RATES.map(of_rate).into()
+}
+
+fn child(arguments: &[&str]) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+async fn bare_turn(redis: &str, rate: u64, secs: u64) -> Vec<f64> {
+    let mut log = Connection::open(address_of(redis)).await.unwrap();
+    log.ask(&[&["DEL", BARE_LOG]]).await.unwrap();
+    let mut writer = child(&["write-bare", redis, &rate.to_string(), &secs.to_string()]);
+    let (mut micros, mut last) = (Vec::new(), "0-0".to_owned());
+    loop {
+        let read = ["XREAD", "COUNT", "1000", "BLOCK", "250", "STREAMS", BARE_LOG, &last];
+        log.send(&[&read]).await.unwrap();
+        let used = log.reply().await.unwrap();
+        let seen = now();
+        let mut is_over = false;
+        let ids = ids_of_entries(log.unread()).unwrap_or_default();
+        for id in &ids {
+            let (began, n) = id.split_once('-').unwrap();
+            let n: u64 = n.parse().unwrap();
+            is_over |= n == END;
+            if n != END && n.is_multiple_of(every(rate)) {
+                let began: u64 = began.parse().unwrap();
+                micros.push(seen.saturating_sub(began) as f64 / 1000.0);
+            }
+        }
+        if let Some(id) = ids.last() {
+            last = (*id).to_owned();
+        }
+        log.skip(used);
+        if is_over {
+            break;
+        }
+    }
+    assert!(writer.wait().unwrap().success());
+    micros
+}
+
+/// What was reached of the rate, and how long each of those took that were looked at.
+async fn turn_of_ours(redis: &str, turn: u64, rate: u64, secs: u64) -> (f64, Vec<f64>) {
+    let mirror = Mirror::new(store(redis).await).unwrap();
+    mirror.ready().await;
+    let mut waiters = tokio::task::JoinSet::new();
+    for n in (0..rate * secs).step_by(usize::try_from(every(rate)).unwrap()) {
+        let (mirror, token) = (mirror.clone(), token(&id(turn, rate, n)));
+        waiters.spawn(async move {
+            mirror.watch(&token).expect("a mirror can tell").await;
+            let seen = now();
+            assert!(matches!(mirror.check(&token), Lookup::Now(Ok(Standing::Revoked(_)))));
+            (n, seen)
+        });
+    }
+    let mut writer =
+        child(&["write", redis, &turn.to_string(), &rate.to_string(), &secs.to_string()]);
+    let output = tokio::task::spawn_blocking(move || {
+        let output = BufReader::new(writer.stdout.take().unwrap());
+        let lines: Vec<String> = output.lines().map(Result::unwrap).collect();
+        assert!(writer.wait().unwrap().success());
+        lines
+    });
+    let lines = output.await.unwrap();
+    let written = lines[0].strip_prefix("rate ").unwrap().parse().unwrap();
+    let mut seen = std::collections::HashMap::new();
+    let began: Vec<(u64, u64)> = lines[1..]
+        .iter()
+        .map(|line| {
+            let (n, began) = line.split_once(' ').unwrap();
+            (n.parse().unwrap(), began.parse().unwrap())
+        })
+        .collect();
+    while seen.len() < began.len() {
+        let next = tokio::time::timeout(Duration::from_secs(60), waiters.join_next()).await;
+        let (n, at) = next.expect("the mirror misses a write").unwrap().unwrap();
+        seen.insert(n, at);
+    }
+    let took = |(n, began): &(u64, u64)| seen[n].saturating_sub(*began) as f64 / 1000.0;
+    (written, began.iter().map(took).collect())
 }

@@ -1,8 +1,11 @@
 //! How one Redis carries many mirrors: writes docs/scale.md.
 //!
-//! `make scale`; with `scale quick` a few seconds of it, which are shown and not written. The
-//! mirrors are followers in one process: they speak the protocol of mirrors and keep nothing, so
-//! that two hundred of them fit on a machine. What is written is written by the library.
+//! `make scale`, before `make bench-report`, which takes over its target; with `FULL=1` ten million
+//! revocations are live, else a million. `scale quick` runs a few seconds of all of it, `scale
+//! section <writes|follow|storms>` a part; both show what they found and write nothing.
+//!
+//! The mirrors are followers in one process: they speak the protocol of mirrors and keep nothing,
+//! so that two hundred of them fit on a machine. What is written is written by the library.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -12,29 +15,26 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
-mod follower;
+mod checks;
 mod paper;
-#[path = "../report/plot.rs"]
-#[allow(dead_code, reason = "shared with the report")]
-mod plot;
-mod resp;
-#[path = "../report/server.rs"]
-mod server;
-mod writes;
 
+use std::env;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, fs};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tower_jwt_revocation::{RedisStore, Revoker, Target};
+use tokio::time::{Instant, timeout_at};
+use tower_jwt_revocation::{Revoker, Target};
+use tower_jwt_revocation_report::follower::{Follower, Pace, Seen};
+use tower_jwt_revocation_report::machine::{cpu_of_process, percentile, pin};
+use tower_jwt_revocation_report::resp::Connection;
+use tower_jwt_revocation_report::server::{Redis, stats};
+use tower_jwt_revocation_report::store::{fill, store};
 use tower_jwt_revocation_report::support::profile;
+use tower_jwt_revocation_report::writes::{self, Write};
 
-use follower::{Follower, Pace, Seen};
-use server::Redis;
+use checks::{Checked, Checks};
 
 /// One load, for some seconds.
 pub struct Run {
@@ -61,89 +61,112 @@ pub struct Storm {
     pub mirrors: usize,
     pub live: u64,
     pub secs: f64,
+    /// How many were done by then.
+    pub done: usize,
     pub redis_secs: f64,
-    /// The slowest `GET` meanwhile, as a check would be.
-    pub slowest_ms: f64,
-    pub usual_ms: f64,
+    /// What became of the checks of another process, before and meanwhile.
+    pub before: Checked,
+    pub meanwhile: Checked,
 }
+
+/// All that was measured.
+#[derive(Default)]
+pub struct Results {
+    pub live: u64,
+    pub writes: Vec<Write>,
+    pub runs: Vec<Run>,
+    pub storms: Vec<Storm>,
+}
+
+/// How long a storm is watched at most.
+const STORM_LIMIT: Duration = Duration::from_secs(240);
+/// As many mirrors as the target speaks of.
+const MIRRORS: usize = 200;
 
 fn main() {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match *args {
         ["write", redis, rate, secs] => write(redis, rate.parse().unwrap(), secs.parse().unwrap()),
-        [] | ["quick"] => measure(args.is_empty()),
-        _ => panic!("usage: scale [quick]"),
+        ["check", redis] => checks::check(redis),
+        [] => paper::write(&measure(true, &["writes", "follow", "storms"])),
+        ["quick"] => paper::show(&measure(false, &["writes", "follow", "storms"])),
+        ["section", name @ ("writes" | "follow" | "storms")] => {
+            paper::show(&measure(true, &[name]));
+        }
+        _ => panic!("usage: scale [quick | section writes|follow|storms]"),
     }
 }
 
-fn measure(is_whole: bool) {
-    // The server inherits the processor, and gives it back to itself alone.
+fn measure(is_whole: bool, sections: &[&str]) -> Results {
+    let full = env::var("FULL").is_ok_and(|full| full == "1");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut results = Results::default();
+        if sections.contains(&"writes") {
+            results.writes = writes::measure(server().url()).await.into();
+        }
+        results.live = match (is_whole, full) {
+            (false, _) => 20_000,
+            (true, false) => 1_000_000,
+            (true, true) => 10_000_000,
+        };
+        if sections == ["writes"] {
+            return results;
+        }
+        let redis = server();
+        eprintln!("{} revocations …", results.live);
+        fill(redis.url(), results.live).await;
+        // Storms come first: what is written afterwards would be in their snapshots.
+        if sections.contains(&"storms") {
+            results.storms = storms(&redis, is_whole, results.live).await;
+        }
+        if sections.contains(&"follow") {
+            results.runs = follow(&redis, is_whole).await;
+        }
+        results
+    })
+}
+
+/// A server that has a processor for itself, where there are two.
+fn server() -> Redis {
+    // It inherits the processor.
     pin(0);
     let redis = Redis::start();
     pin(1);
-    let address = redis.url().strip_prefix("redis://").unwrap().to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let writes = writes::measure(redis.url(), &address).await;
-        let live = if is_whole { 1_000_000 } else { 20_000 };
-        fill(redis.url(), live).await;
-        let secs = if is_whole { 6 } else { 2 };
-        let mut runs = Vec::new();
-        let (sizes, rates): (&[usize], &[u64]) = if is_whole {
-            (&[1, 20, 50, 100, 200], &[0, 100, 1000, 10_000])
-        } else {
-            (&[20], &[1000])
-        };
-        for &mirrors in sizes {
-            for &rate in rates {
-                runs.push(run(redis.url(), &address, mirrors, rate, secs, Pace::default()).await);
-            }
-        }
-        let ms = Duration::from_millis;
-        let rare = Pace { pause: Duration::ZERO, beat_every: ms(20) };
-        let paused = Pace { pause: ms(5), beat_every: ms(20) };
-        for pace in [rare, paused] {
-            for &rate in rates.iter().filter(|rate| **rate >= 1000) {
-                let mirrors = *sizes.last().unwrap();
-                runs.push(run(redis.url(), &address, mirrors, rate, secs, pace).await);
-            }
-        }
-        let mut storms = Vec::new();
-        for mirrors in if is_whole { vec![1, 10, 50] } else { vec![5] } {
-            storms.push(storm("start", &address, mirrors, live, true).await);
-        }
-        for mirrors in if is_whole { vec![50, 200] } else { vec![20] } {
-            storms.push(storm("reconnect", &address, mirrors, live, false).await);
-        }
-        paper::show(&writes, &runs, &storms);
-        if is_whole {
-            paper::write(&writes, &runs, &storms, live);
-        }
-    });
+    redis
 }
 
-async fn store(redis: &str) -> RedisStore {
-    let limit = Duration::from_secs(10);
-    let store =
-        RedisStore::builder().with_url(redis).with_check_timeout(limit).with_write_timeout(limit);
-    store.with_max_in_flight(50_000).connect().await.unwrap()
-}
-
-async fn fill(redis: &str, live: u64) {
-    let revoker = Arc::new(Revoker::new(store(redis).await, profile()).unwrap());
-    let mut tasks = JoinSet::new();
-    for from in (0..live).step_by(500) {
-        if tasks.len() >= 8 {
-            tasks.join_next().await.unwrap().unwrap();
+async fn follow(redis: &Redis, is_whole: bool) -> Vec<Run> {
+    let secs = if is_whole { 6 } else { 2 };
+    let mut runs = Vec::new();
+    let (sizes, rates): (&[usize], &[u64]) =
+        if is_whole { (&[1, 20, 50, 100, MIRRORS], &[0, 1000, 10_000]) } else { (&[20], &[1000]) };
+    for &mirrors in sizes {
+        for &rate in rates {
+            runs.push(run(redis, mirrors, rate, secs, Pace::default()).await);
         }
-        let revoker = Arc::clone(&revoker);
-        tasks.spawn(async move {
-            let revoke = |n| revoker.revoke(Target::session(format!("live-{n}")));
-            revoker.revoke_many((from..(from + 500).min(live)).map(revoke)).await.unwrap();
-        });
     }
-    tasks.join_all().await;
+    let ms = Duration::from_millis;
+    let rare = Pace { pause: Duration::ZERO, beat_every: ms(20) };
+    let paused = Pace { pause: ms(5), beat_every: ms(20) };
+    for pace in [rare, paused] {
+        for &rate in rates.iter().filter(|rate| **rate >= 1000) {
+            runs.push(run(redis, *sizes.last().unwrap(), rate, secs, pace).await);
+        }
+    }
+    runs
+}
+
+async fn storms(redis: &Redis, is_whole: bool, live: u64) -> Vec<Storm> {
+    let mut storms = Vec::new();
+    let mut checks = Checks::start(redis.url());
+    for mirrors in if is_whole { vec![1, 20, MIRRORS] } else { vec![5] } {
+        storms.push(storm("start", redis.address(), &mut checks, mirrors, live).await);
+    }
+    let mirrors = if is_whole { MIRRORS } else { 20 };
+    storms.push(storm("reconnect", redis.address(), &mut checks, mirrors, live).await);
+    storms
 }
 
 /// What the child does: it writes at a steady rate, and says what it reached.
@@ -171,28 +194,21 @@ fn write(redis: &str, rate: u64, secs: u64) {
     });
 }
 
-async fn run(
-    redis: &str,
-    address: &str,
-    mirrors: usize,
-    wanted: u64,
-    secs: u64,
-    pace: Pace,
-) -> Run {
+async fn run(redis: &Redis, mirrors: usize, wanted: u64, secs: u64, pace: Pace) -> Run {
     let mut followers = Vec::new();
     for number in 0..mirrors {
-        followers.push(Follower::connect(address, number).await.unwrap());
+        followers.push(Follower::connect(redis.address(), number).await.unwrap());
     }
-    let mut watch = Follower::connect(address, 0).await.unwrap();
+    let mut watch = Connection::open(redis.address()).await.unwrap();
     let child = Command::new(env::current_exe().unwrap())
-        .args(["write", redis, &wanted.to_string(), &secs.to_string()])
+        .args(["write", redis.url(), &wanted.to_string(), &secs.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     // Until the writer has connected.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = stats(&mut watch).await;
-    let (start, own) = (Instant::now(), own_cpu());
+    let (start, own) = (Instant::now(), cpu_of_process());
     let until = start + Duration::from_millis(secs * 1000 - 700);
     let mut tasks = JoinSet::new();
     for mut follower in followers {
@@ -205,17 +221,12 @@ async fn run(
     }
     let after = stats(&mut watch).await;
     let took = start.elapsed().as_secs_f64();
-    let own_share = (own_cpu() - own) / took;
+    let own_share = (cpu_of_process() - own).as_secs_f64() / took;
     let seen: Vec<Seen> = tasks.join_all().await;
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
     let written = String::from_utf8(output.await.unwrap().stdout).unwrap();
-    let mut lags: Vec<f64> = seen.iter().flat_map(|seen| seen.lags_ms.iter().copied()).collect();
+    let mut lags: Vec<f64> = seen.into_iter().flat_map(|seen| seen.lags_ms).collect();
     lags.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        lags.get(((lags.len() as f64 * share) as usize).min(lags.len().saturating_sub(1)))
-            .copied()
-            .unwrap_or(f64::NAN)
-    };
     let run = Run {
         mirrors,
         pace,
@@ -225,23 +236,28 @@ async fn run(
         commands: (after.commands - before.commands) / took,
         megabytes: (after.output - before.output) / took / 1e6,
         buffer: buffer / 1000.0,
-        p50: at(0.5),
-        p99: at(0.99),
+        p50: percentile(&lags, 0.5),
+        p99: percentile(&lags, 0.99),
         own_share,
     };
-    eprintln!("{mirrors} mirrors, {wanted}/s: {:.2} of a core", run.redis_share);
+    eprintln!(
+        "{mirrors} mirrors, {wanted}/s: {:.2} of a core, p99 {:.1} ms",
+        run.redis_share, run.p99
+    );
     run
 }
 
-async fn storm(what: &'static str, address: &str, mirrors: usize, live: u64, loads: bool) -> Storm {
-    let mut watch = Follower::connect(address, 0).await.unwrap();
-    let mut usual = Vec::new();
-    for _ in 0..50 {
-        let asked = Instant::now();
-        watch.ask(&[&["TIME"]]).await.unwrap();
-        usual.push(asked.elapsed().as_secs_f64() * 1000.0);
-    }
-    usual.sort_by(f64::total_cmp);
+async fn storm(
+    what: &'static str,
+    address: &str,
+    checks: &mut Checks,
+    mirrors: usize,
+    live: u64,
+) -> Storm {
+    let mut watch = Connection::open(address).await.unwrap();
+    checks.lap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let usual = checks.lap();
     let before = stats(&mut watch).await;
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -250,92 +266,28 @@ async fn storm(what: &'static str, address: &str, mirrors: usize, live: u64, loa
         tasks.spawn(async move {
             let mut follower = Follower::connect(&address, number).await.unwrap();
             follower.beat().await.unwrap();
-            if loads {
+            if what == "start" {
                 assert!(follower.boot().await.unwrap() >= live);
             }
             follower.beat().await.unwrap();
         });
     }
-    let mut slowest = 0.0_f64;
-    while !tasks.is_empty() {
-        let asked = Instant::now();
-        watch.ask(&[&["TIME"]]).await.unwrap();
-        slowest = slowest.max(asked.elapsed().as_secs_f64() * 1000.0);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        while let Some(done) = tasks.try_join_next() {
-            done.unwrap();
-        }
+    let mut done = 0;
+    while let Ok(Some(next)) = timeout_at(start + STORM_LIMIT, tasks.join_next()).await {
+        next.unwrap();
+        done += 1;
     }
     let secs = start.elapsed().as_secs_f64();
+    let meanwhile = checks.lap();
+    tasks.shutdown().await;
     let after = stats(&mut watch).await;
-    eprintln!("{what} of {mirrors}: {secs:.1} s");
-    Storm {
-        what,
-        mirrors,
-        live,
-        secs,
-        redis_secs: after.cpu - before.cpu,
-        slowest_ms: slowest,
-        usual_ms: usual[usual.len() / 2],
-    }
+    eprintln!("{what} of {mirrors}: {done} in {secs:.1} s");
+    let redis_secs = after.cpu - before.cpu;
+    Storm { what, mirrors, live, secs, done, redis_secs, before: usual, meanwhile }
 }
 
-struct Stats {
-    cpu: f64,
-    commands: f64,
-    output: f64,
-}
-
-async fn text(watch: &mut Follower, command: &[&str]) -> String {
-    match watch.ask(&[command]).await.unwrap().into_iter().next() {
-        Some(resp::Reply::Text(text)) => text,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn stats(watch: &mut Follower) -> Stats {
-    let info = text(watch, &["INFO"]).await;
-    let number = |name: &str| -> f64 {
-        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.unwrap().parse().unwrap()
-    };
-    Stats {
-        cpu: number("used_cpu_user") + number("used_cpu_sys"),
-        commands: number("total_commands_processed"),
-        output: number("total_net_output_bytes"),
-    }
-}
-
-/// The memory of the data of Redis, in bytes.
-async fn held(watch: &mut Follower) -> f64 {
-    let info = text(watch, &["INFO", "memory"]).await;
-    let line = info.lines().find_map(|line| line.strip_prefix("used_memory_dataset:"));
-    line.unwrap().parse().unwrap()
-}
-
-async fn largest_buffer(watch: &mut Follower) -> f64 {
-    let clients = text(watch, &["CLIENT", "LIST"]).await;
+async fn largest_buffer(watch: &mut Connection) -> f64 {
+    let clients = watch.text(&["CLIENT", "LIST"]).await.unwrap();
     let words = clients.split_whitespace();
     words.filter_map(|word| word.strip_prefix("omem=")?.parse::<f64>().ok()).fold(0.0, f64::max)
-}
-
-/// The time that this process took of its processors, in seconds.
-fn own_cpu() -> f64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
-}
-
-/// Keeps this thread, and what it starts, on one processor, where there are two.
-fn pin(processor: usize) {
-    if std::thread::available_parallelism().map_or(1, usize::from) > 1 || processor == 0 {
-        let mut set = CpuSet::new();
-        set.set(processor);
-        let _ = sched_setaffinity(None, &set);
-    }
-}
-
-/// How busy the machine is.
-pub fn load_average() -> String {
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().unwrap_or("unknown").to_owned()
 }
