@@ -1,11 +1,16 @@
 //! A mirror without its memory: it asks Redis what a mirror asks, and notes how late it hears of
 //! each entry.
 
+/// As large as a mirror asks for, which is no business of its users, so that no interface tells it.
+#[path = "../../../src/store/redis/feed/page.rs"]
+mod size;
+
 use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use self::size::PageSize;
 use crate::machine::wall_millis;
 use crate::resp::{Connection, Reply, ids_of_entries, page};
 
@@ -105,14 +110,13 @@ impl Follower {
     /// a mirror it asks for the next page as soon as it knows where that begins.
     pub async fn boot(&mut self) -> io::Result<u64> {
         let mut members = 0;
+        let mut size = PageSize::FIRST;
         for key in [INDEX, TOMBSTONES] {
-            let scan =
-                |cursor: &str| ["ZSCAN", key, cursor, "COUNT", page_size()].map(str::to_owned);
-            let mut next = Some(scan("0"));
-            while let Some(command) = next.take() {
-                let command = command.each_ref().map(String::as_str);
-                if command[2] == "0" {
-                    self.connection.send(&[&command]).await?;
+            let mut next = Some("0".to_owned());
+            let mut asked_at = Instant::now();
+            while let Some(at) = next.take() {
+                if at == "0" {
+                    asked_at = self.scan(key, &at, size).await?;
                 }
                 let (cursor, count) = loop {
                     if let Some((cursor, count)) = page(self.connection.unread()) {
@@ -120,11 +124,11 @@ impl Follower {
                     }
                     self.connection.more().await?;
                 };
+                size = size.after(asked_at.elapsed());
                 members += count;
                 if cursor != "0" {
-                    let command = scan(&cursor);
-                    self.connection.send(&[&command.each_ref().map(String::as_str)]).await?;
-                    next = Some(command);
+                    asked_at = self.scan(key, &cursor, size).await?;
+                    next = Some(cursor);
                 }
                 let used = self.connection.reply().await?;
                 self.connection.skip(used);
@@ -132,14 +136,13 @@ impl Follower {
         }
         Ok(members)
     }
-}
 
-/// How many members a page of the snapshot holds: as many as the mirror asks for, which is no
-/// business of its users, so that no interface tells it.
-fn page_size() -> &'static str {
-    let feed = include_str!("../../../src/store/redis/feed.rs");
-    let after = feed.split_once("const PAGE: &str = \"").map(|(_, after)| after);
-    after.and_then(|after| after.split('"').next()).expect("the feed says how long a page is")
+    /// Asks for a page, and says when.
+    async fn scan(&mut self, key: &str, cursor: &str, size: PageSize) -> io::Result<Instant> {
+        let count = size.count().to_string();
+        self.connection.send(&[&["ZSCAN", key, cursor, "COUNT", &count]]).await?;
+        Ok(Instant::now())
+    }
 }
 
 /// Where the first shard of a store with the usual prefix has its keys.
