@@ -1,21 +1,21 @@
 //! [`PageSize`]: how much of a snapshot is asked for at once, so that many mirrors that start
 //! together leave Redis time for checks. Pure.
 //!
-//! Redis answers one question after the other, and a page of [`MOST`] members takes it some two
+//! Redis answers one question after the other, and a page of [`MOST`] members takes it some three
 //! milliseconds. If two hundred mirrors ask for such pages at once, a check waits for all of them.
-//! So the first page is small, and the next ones are larger as long as an answer takes hardly longer
-//! than the fastest one did. What the network takes is in both, so it makes no page smaller.
+//! So the first page is small, and the next ones are larger as long as an answer takes hardly
+//! longer than the fastest one did. What the network takes is in both, so it makes no page smaller.
 
 use std::time::Duration;
 
 /// Of the first page, and at least.
-const LEAST: u32 = 64;
+const LEAST: u32 = 32;
 /// A larger page would hold up checks, also if one mirror starts alone.
 const MOST: u32 = 2048;
 /// An answer that takes longer than the fastest one by less than this: Redis has time.
-const QUICK: Duration = Duration::from_millis(5);
+const QUICK: Duration = Duration::from_millis(2);
 /// And by more than this: others wait.
-const SLOW: Duration = Duration::from_millis(10);
+const SLOW: Duration = Duration::from_millis(5);
 
 /// About how many members the next page of a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ mod tests {
         for mirrors in [10, 50, 200] {
             for network in [0, 20_000] {
                 let (size, others_wait) = settled(network, mirrors);
-                assert!(others_wait < Duration::from_millis(26), "{mirrors} {size:?}");
+                assert!(others_wait < Duration::from_millis(13), "{mirrors} {size:?}");
             }
         }
     }
