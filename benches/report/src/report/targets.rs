@@ -319,8 +319,8 @@ pub fn note(id: &str) -> &'static str {
     match id {
         "T1" => {
             "By callgrind, in instructions: 1 980 are those of T2. What is left for the handler \
-             takes 755 more, nearly all of them in `http::Extensions`: 404 to insert a first value, \
-             which makes a box, a table and a box of the value, and 350 to drop them. Other ways \
+             takes 755 more, nearly all of them in `http::Extensions`: 404 to insert a first \
+             value, which makes a box, a table and a box of the value, and 350 to drop them. Other ways \
              to hand a value on are not open to a middleware."
         }
         "T2" => {
@@ -368,8 +368,8 @@ pub fn note(id: &str) -> &'static str {
              of the request saved two of five allocations and no time, nor did fields that are \
              copied ready-made. Junk is compared with what is remembered (180); a long one is \
              looked at character by character, once because what is not a token at all is another \
-             answer, which is 400 and not 401 (1 060), once because a token has two points (440). A \
-             forged `alg` stands in a header that must be cut out (3 730 with its base64, which is \
+             answer, which is 400 and not 401 (1 060), once because a token has two points (440). \
+             A forged `alg` stands in a header that must be cut out (3 730 with its base64, which is \
              strict, and a look at all characters of the token) and parsed (1 410) to be seen, \
              since no key is chosen by what was not read as JSON."
         }
