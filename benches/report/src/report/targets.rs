@@ -320,16 +320,16 @@ pub fn note(id: &str) -> &'static str {
         "T1" => {
             "By callgrind, in instructions: 1 980 are those of T2. What is left for the handler \
              takes 755 more, nearly all of them in `http::Extensions`: 404 to insert a first \
-             value, which makes a box, a table and a box of the value, and 350 to drop them. Other ways \
-             to hand a value on are not open to a middleware."
+             value, which makes a box, a table and a box of the value, and 350 to drop them. \
+             Other ways to hand a value on are not open to a middleware."
         }
         "T2" => {
-            "By callgrind, in instructions: to look six targets up and the store they are of 520, \
-             to see that the mirror is fresh 140, and what else the mirror and the gate do 200; to \
-             find the remembered token by all its characters 310, to look at its times again 190 \
-             and at its keys 80; to find the one header and read it 210, and the service around it \
-             all 230. None of it is done twice. A thousand tokens in turns take more time and no \
-             more instructions: each has its own lines of memory."
+            "By callgrind, in instructions: to look six targets up and the store they are of \
+             520, to see that the mirror is fresh 140, and what else the mirror and the gate do \
+             200; to find the remembered token by all its characters 310, to look at its times \
+             again 190 and at its keys 80; to find the one header and read it 210, and the \
+             service around it all 230. None of it is done twice. A thousand tokens in turns take \
+             more time and no more instructions: each has its own lines of memory."
         }
         "T4" => {
             "Of an HS256 token, about a third is the signature and an eighth the fingerprints: a \
@@ -363,21 +363,21 @@ pub fn note(id: &str) -> &'static str {
              need a processor each, and share them with whatever else runs."
         }
         "T11" => {
-            "By callgrind, in instructions: the `Rejection` in the extensions is 730 with its end, \
-             the two fields of the answer 450, the rest of the answer 300. To take over the fields \
-             of the request saved two of five allocations and no time, nor did fields that are \
-             copied ready-made. Junk is compared with what is remembered (180); a long one is \
+            "By callgrind, in instructions: the `Rejection` in the extensions is 730 with its \
+             end, the two fields of the answer 450, the rest of the answer 300. To take over the \
+             fields of the request saved two of five allocations and no time, nor did fields that \
+             are copied ready-made. Junk is compared with what is remembered (180); a long one is \
              looked at character by character, once because what is not a token at all is another \
              answer, which is 400 and not 401 (1 060), once because a token has two points (440). \
-             A forged `alg` stands in a header that must be cut out (3 730 with its base64, which is \
-             strict, and a look at all characters of the token) and parsed (1 410) to be seen, \
+             A forged `alg` stands in a header that must be cut out (3 730 with its base64, which \
+             is strict, and a look at all characters of the token) and parsed (1 410) to be seen, \
              since no key is chosen by what was not read as JSON."
         }
         "T12" => {
-            "A bare `SET` keeps nothing of what a revocation promises. A revocation is a script of \
-             some twenty commands (docs/scale.md has what that costs Redis): it goes on \
-             from what is there, is in the log that mirrors follow, in the index that they start \
-             from, and counted for its writer, so that no failover loses it."
+            "A bare `SET` keeps nothing of what a revocation promises. A revocation is a script \
+             of some twenty commands (docs/scale.md has what that costs Redis): it goes on from \
+             what is there, is in the log that mirrors follow, in the index that they start from, \
+             and counted for its writer, so that no failover loses it."
         }
         "T14" => {
             "While a shard settles any token may have been revoked at the server that was lost, so \
