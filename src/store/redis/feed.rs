@@ -71,9 +71,15 @@ pub struct RedisFeed {
     /// The hour that the index was given on this connection.
     listed: Option<u64>,
     /// The next page of a snapshot, requested while the last one is being read.
-    ahead: Option<(u64, JoinHandle<Result<(Value, PageSize), StoreError>>)>,
+    ahead: Option<(u64, JoinHandle<Result<Scanned, StoreError>>)>,
     /// Which server is proved to be the primary.
     proofs: Option<watch::Receiver<Option<ProvedPrimary>>>,
+}
+
+/// A page of the index, or of the tombstones, as Redis has answered it.
+struct Scanned {
+    reply: Value,
+    next_size: PageSize,
 }
 
 impl FeedSource for RedisStore {
@@ -296,7 +302,7 @@ impl Feed for RedisFeed {
     /// First the index, then the tombstones; the lowest bit of the cursor tells which.
     async fn snapshot(&mut self, cursor: Option<u64>) -> Result<SnapshotPage, StoreError> {
         let cursor = cursor.unwrap_or(0);
-        let (reply, size) = match self.ahead.take() {
+        let Scanned { reply, next_size } = match self.ahead.take() {
             Some((at, reply)) if at == cursor => reply.await.map_err(task_failed)??,
             _ => scan(self.connection()?, self.names(), cursor, PageSize::FIRST).await?,
         };
@@ -318,7 +324,9 @@ impl Feed for RedisFeed {
                 (Arc::clone(self.connection()?), Arc::clone(&self.core.keys), self.shard);
             self.ahead = Some((
                 next,
-                tokio::spawn(async move { scan(&connection, keys.shard(shard), next, size).await }),
+                tokio::spawn(
+                    async move { scan(&connection, keys.shard(shard), next, next_size).await },
+                ),
             ));
         }
         let mut facts = Vec::with_capacity(members.len() / 2);
@@ -453,13 +461,13 @@ fn xread(log: &Bytes, after: u128, wait: Duration) -> (Vec<Bytes>, Duration) {
     (arguments, wait)
 }
 
-/// A page of about this size, and the size of the next one.
+/// A page of about this size.
 async fn scan(
     connection: &Connection,
     names: &ShardKeys,
     cursor: u64,
     size: PageSize,
-) -> Result<(Value, PageSize), StoreError> {
+) -> Result<Scanned, StoreError> {
     let key = if cursor & 1 == 0 { &names.index } else { &names.tombstones };
     let arguments = vec![
         key.clone(),
@@ -469,7 +477,7 @@ async fn scan(
     ];
     let asked_at = Instant::now();
     let reply = connection.command("ZSCAN", arguments, LIMIT).await?;
-    Ok((reply, size.after(asked_at.elapsed())))
+    Ok(Scanned { reply, next_size: size.after(asked_at.elapsed()) })
 }
 
 impl fmt::Debug for RedisFeed {

@@ -36,7 +36,7 @@ impl PageSize {
     /// The next one, after an answer that took so long.
     pub(super) fn after(self, took: Duration) -> Self {
         let fastest = self.fastest.min(took);
-        let longer = took - fastest;
+        let longer = took.saturating_sub(fastest);
         let count = if longer > SLOW {
             self.count / 2
         } else if longer < QUICK {
