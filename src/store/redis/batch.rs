@@ -150,7 +150,7 @@ impl BatchedChecks {
     /// What the shards behind this connection know of a token. If the connection is lost meanwhile,
     /// it is asked again over the next one, as long as there is time.
     pub(crate) async fn ask(&self, mut turn: CheckTurn, token: Arc<VerifiedToken>) -> CheckAnswer {
-        let mut limit = TimeLimit::start(self.limit);
+        let mut limit = self.connection.time_limit(self.limit);
         loop {
             let answer = match &mut turn {
                 CheckTurn::Own(permit) => self.ask_once(permit, &token, &mut limit).await,
@@ -355,11 +355,11 @@ impl BatchTransport for BatchWorker {
                     }
                 };
                 // Each check began earlier, so none waits for longer than this.
-                let mut limit = TimeLimit::start(limit);
+                let mut limit = connection.time_limit(limit);
                 let values = match (limit.wait(asked).await, moving) {
                     (Ok(values), _) => Ok(values.map_err(|error| limit.blame(error))),
                     (Err(Late::Unanswered), Some(moving)) => Ok(Err(moving)),
-                    (Err(late), _) => Err(connection.why_late(late, &limit)),
+                    (Err(late), _) => Err(connection.why_late(late, &mut limit)),
                 };
                 BatchReply { connection, checks, values }
             }

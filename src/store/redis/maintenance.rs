@@ -161,8 +161,8 @@ impl StoreCore {
                 shard,
                 withheld,
                 "reinstatements that this process had confirmed are not put back: redis has \
-                changed servers twice, and may have confirmed revocations after them that this \
-                server does not have yet; what they reinstated stays revoked"
+                changed servers twice, and whether a revocation was confirmed after them cannot \
+                be told; what they reinstated stays revoked"
             );
         }
         let mut is_settling = epoch.settling.is_some();

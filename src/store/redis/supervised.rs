@@ -189,8 +189,13 @@ impl SupervisedConnection {
         self.shared.is_crowded()
     }
 
+    /// A limit from now on.
+    pub(crate) fn time_limit(&self, limit: Duration) -> TimeLimit {
+        self.shared.time_limit(limit)
+    }
+
     /// The error of a question that was put for the caller, and not answered in time.
-    pub(crate) fn late_error(&self, late: Late, limit: &TimeLimit) -> StoreError {
+    pub(crate) fn late_error(&self, late: Late, limit: &mut TimeLimit) -> StoreError {
         self.shared.why_late(late, limit).error()
     }
 
@@ -302,10 +307,10 @@ impl Permit {
         let believed = self.connection.current.connection.lease().with_wait(wait);
         let answer =
             self.connection.answer(client.custom::<Value, _>(command, arguments), believed);
-        let mut limit = TimeLimit::start(limit);
+        let mut limit = self.connection.time_limit(limit);
         match limit.wait(answer).await {
             Ok(answer) => answer.map_err(|error| limit.blame(error)),
-            Err(late) => Err(self.connection.note_late(self.connection.why_late(late, &limit))),
+            Err(late) => Err(self.connection.note_late(self.connection.why_late(late, &mut limit))),
         }
     }
 }
@@ -394,8 +399,13 @@ impl PinnedConnection {
         }
     }
 
+    /// A limit from now on.
+    pub(crate) fn time_limit(&self, limit: Duration) -> TimeLimit {
+        self.shared.time_limit(limit)
+    }
+
     /// Why a question was not answered in time, as seen with all that are open.
-    pub(crate) fn why_late(&self, late: Late, limit: &TimeLimit) -> Late {
+    pub(crate) fn why_late(&self, late: Late, limit: &mut TimeLimit) -> Late {
         self.shared.why_late(late, limit)
     }
 
@@ -467,11 +477,18 @@ impl CurrentConnection {
 impl Supervision {
     fn is_crowded(&self) -> bool {
         let open = self.config.in_flight.saturating_sub(self.permits.available_permits());
-        open >= MANY.min(self.config.in_flight / 2)
+        open >= MANY.min(self.config.in_flight / 2).max(1)
     }
 
-    fn why_late(&self, late: Late, limit: &TimeLimit) -> Late {
-        if self.is_crowded() { limit.late_under_load(late) } else { late }
+    fn time_limit(&self, limit: Duration) -> TimeLimit {
+        let mut limit = TimeLimit::start(limit);
+        limit.note_load(self.is_crowded());
+        limit
+    }
+
+    fn why_late(&self, late: Late, limit: &mut TimeLimit) -> Late {
+        limit.note_load(self.is_crowded());
+        limit.why_late(late)
     }
 
     /// The connection that is up, or why there is none.

@@ -49,6 +49,8 @@ pub(crate) struct TimeLimit {
     due: Instant,
     /// By how much timers were late.
     stalled: Duration,
+    /// Whether many answers were waited for at some time since it began.
+    is_loaded: bool,
 }
 
 /// Why there was no answer in time.
@@ -69,7 +71,7 @@ impl TimeLimit {
     fn start_at(limit: Duration, now: Instant) -> Self {
         let deadline = now + limit;
         let (end, due) = (deadline + MOST_STALLED, now + limit / PARTS);
-        Self { limit, deadline, end, due, stalled: Duration::ZERO }
+        Self { limit, deadline, end, due, stalled: Duration::ZERO, is_loaded: false }
     }
 
     /// When the limit ends, but for further stalls.
@@ -112,11 +114,18 @@ impl TimeLimit {
         self.stalled >= self.limit.max(LEAST_STALLED)
     }
 
-    /// Why there was no answer in time, where many are waited for at once. Then the task that reads
-    /// them comes to run later than the timers: each of those that wait has its turn before it. So
-    /// a smaller part of the limit is a stall.
-    pub(crate) fn late_under_load(&self, late: Late) -> Late {
-        if self.stalled >= (self.limit / 4).max(LEAST_PART) { Late::Stalled } else { late }
+    /// Whether many answers are waited for at this moment. Those that are late at once are given up
+    /// one after the other, and the last of them would see few.
+    pub(crate) fn note_load(&mut self, is_loaded: bool) {
+        self.is_loaded |= is_loaded;
+    }
+
+    /// Why there was no answer in time. Where many are waited for, the task that reads them comes
+    /// to run later than the timers show, as each of those that wait has its turn before it. So a
+    /// smaller part of the limit is a stall.
+    pub(crate) fn why_late(&self, late: Late) -> Late {
+        let is_stalled = self.stalled >= (self.limit / 4).max(LEAST_PART);
+        if self.is_loaded && is_stalled { Late::Stalled } else { late }
     }
 
     /// The error to be told, of one that came instead of an answer: that an answer was read too
@@ -269,15 +278,21 @@ mod tests {
 
     #[test]
     fn under_load_a_quarter_of_the_limit_is_a_stall() {
-        let limit = |stalled| {
-            let stalled = Duration::from_millis(stalled);
-            TimeLimit { stalled, ..TimeLimit::start(LIMIT) }
+        let why = |limit, stalled, loads: &[bool]| {
+            let mut limit = TimeLimit::start(Duration::from_millis(limit));
+            limit.stalled = Duration::from_millis(stalled);
+            for is_loaded in loads {
+                limit.note_load(*is_loaded);
+            }
+            limit.why_late(Late::Unanswered)
         };
-        assert_eq!(limit(19).late_under_load(Late::Unanswered), Late::Unanswered);
-        assert_eq!(limit(20).late_under_load(Late::Unanswered), Late::Stalled);
-        assert_eq!(limit(0).late_under_load(Late::Stalled), Late::Stalled);
-        let short = TimeLimit { limit: Duration::from_millis(4), ..limit(4) };
-        assert_eq!(short.late_under_load(Late::Unanswered), Late::Unanswered);
+        assert_eq!(why(80, 19, &[true]), Late::Unanswered);
+        assert_eq!(why(80, 20, &[true]), Late::Stalled);
+        assert_eq!(why(80, 20, &[true, false]), Late::Stalled);
+        assert_eq!(why(80, 20, &[false, true]), Late::Stalled);
+        assert_eq!(why(80, 20, &[false]), Late::Unanswered);
+        assert_eq!(why(4, 4, &[true]), Late::Unanswered, "hardly any time");
+        assert_eq!(TimeLimit::start(LIMIT).why_late(Late::Stalled), Late::Stalled);
     }
 
     #[tokio::test(start_paused = true)]

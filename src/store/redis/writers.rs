@@ -238,8 +238,8 @@ impl Recovery {
         (replays, self.dropped > self.had())
     }
 
-    /// How many reinstatements are not put back, since a server of which this process does not know
-    /// may have confirmed revocations after them.
+    /// How many reinstatements are not put back, since nobody can tell whether a revocation was
+    /// confirmed after them at another server.
     pub(crate) fn withheld(&self) -> usize {
         let changes = self.missing().flat_map(|write| write.what.changes());
         changes.filter(|change| change.is_withheld()).count()
@@ -356,8 +356,15 @@ impl WriterLogs {
             LogState::Through { epoch, .. } | LogState::Recovering { epoch, .. } => epoch,
         };
         let is_known = match log.state {
-            // It has heard of this writer by the replay that broke off.
-            LogState::Recovering { server, is_known, .. } if server == found.server => is_known,
+            // The same server has only forgotten it.
+            _ if found.epoch == epoch => true,
+            // This server, or the one before it, has heard of this writer by a replay that broke
+            // off: it has not waited for it.
+            LogState::Recovering { server, is_known, .. }
+                if server == found.server || !is_known =>
+            {
+                is_known
+            }
             _ => found.had.is_some(),
         };
         log.state = LogState::Recovering { server: found.server, epoch, is_known };
@@ -657,7 +664,16 @@ mod tests {
         assert!(puts_back(&logs, at(4, 10, 9, Some(0))));
         // The server between has not waited for it.
         assert!(!puts_back(&reinstated(), at(3, 9, 8, None)));
-        // Nothing was carried on: then everything is in doubt.
+        // It broke off at the server between, which has told the next one of this writer.
+        let logs = reinstated();
+        assert!(puts_back(&logs, at(2, 8, 7, None)));
+        assert!(!puts_back(&logs, at(3, 9, 8, Some(0))));
+        // The same server has forgotten who wrote it.
+        let logs = reinstated();
+        assert!(puts_back(&logs, at(2, 7, 6, None)));
+        logs.recovered(0, 2, 7);
+        assert!(puts_back(&logs, at(3, 8, 7, None)));
+        // Nothing was carried on: every writer is unknown to a server that was emptied.
         assert!(puts_back(&reinstated(), at(3, 9, 0, None)));
     }
 
