@@ -48,8 +48,8 @@ pub struct Fault {
     pub heal: fn(&mut Lab),
 }
 
-/// A server that was restarted settles before it is believed.
-const RESTARTED: &[StoreErrorKind] = &[Settling, Timeout, Unreachable];
+/// A server that was restarted loads its data, and settles before it is believed.
+const RESTARTED: &[StoreErrorKind] = &[Loading, Settling, Timeout, Unreachable];
 
 const ROLE_IS_ASKED_EVERY: Duration = Duration::from_millis(500);
 
