@@ -379,6 +379,11 @@ pub fn note(id: &str) -> &'static str {
              what is there, is in the log that mirrors follow, in the index that they start from, \
              and counted for its writer, so that no failover loses it."
         }
+        "T13" => {
+            "Redis' time goes to the mirrors and not to the writes: each is woken for nearly each \
+             entry, and asks for a heartbeat after it. docs/scale.md has the commands per second, \
+             and what to do."
+        }
         "T14" => {
             "While a shard settles any token may have been revoked at the server that was lost, so \
              the mirror asks the store behind it, which is in memory here; with Redis it is a \
