@@ -30,7 +30,7 @@ use crate::token::bearer::{self, TokenSource};
 pub(super) const DEFAULT_REALM: &str = "api";
 /// Default of
 /// [`JwtRevocationLayer::with_retry_after`](crate::JwtRevocationLayer::with_retry_after): as long
-/// as a fail-over or a reconnect takes when all goes well. Longer would keep clients out after the
+/// as a failover or a reconnect takes when all goes well. Longer would keep clients out after the
 /// store is back.
 pub(super) const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 

@@ -109,7 +109,7 @@ pub(super) enum Resync {
     Trimmed,
     /// The store has begun a new epoch: `FLUSHALL`, a restart without data.
     NewEpoch,
-    /// The store knows of fewer changes than before: a fail-over that lost writes, an older dump.
+    /// The store knows of fewer changes than before: a failover that lost writes, an older dump.
     Regression,
     /// The task panicked.
     Panic,

@@ -14,7 +14,7 @@ use crate::servers::{
 use crate::store_contract::{check, token};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// How long a fail-over may take, on a busy machine.
+/// How long a failover may take, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn is_revoked(standing: &Standing) -> bool {

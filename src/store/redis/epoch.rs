@@ -14,7 +14,7 @@
 //! | one that another server has begun than the one that is read | a failover, a restart with older data: what writers have confirmed may not be there yet | all, until this server has settled |
 //! | one that carries on the known one | another process has asked that server first | all, until it has settled |
 //! | none | `FLUSHALL`, a restart without data, eviction, another database | all, until a new epoch begins |
-//! | the known one, `seq` lower | an older dump, a fail-over that lost writes | all, until a new epoch begins |
+//! | the known one, `seq` lower | an older dump, a failover that lost writes | all, until a new epoch begins |
 //! | the known one, the same `seq`, another last entry | the same, and others have written since | all, until a new epoch begins |
 //! | the known one, but on a new connection its last known entry is missing in a log that reaches further back (module `log_check`) | the same | all, until a new epoch begins |
 //! | another one, which began before the known one or before its last known entry | two servers were primary at once, or an older state has come back | all, until a new epoch begins |

@@ -224,7 +224,7 @@ pub(crate) struct Epoch {
     pub(crate) doubt_ended_at: Option<Timestamp>,
     /// How many changes were written.
     pub(crate) seq: u64,
-    /// The entry of the latest change in the log. After a fail-over, it shows whether the change is
+    /// The entry of the latest change in the log. After a failover, it shows whether the change is
     /// still there.
     pub(crate) last_entry: EntryId,
 }

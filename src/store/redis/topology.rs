@@ -1,7 +1,7 @@
 //! [`Topology`]: where the primary is.
 //!
 //! fred gets a single server only. Behind sentinels or in a cluster, the primary is found here: the
-//! fail-over of fred waits for dead nodes, follows a hung primary late or never, and goes on
+//! failover of fred waits for dead nodes, follows a hung primary late or never, and goes on
 //! reading from a primary that was replaced while it hung.
 //!
 //! | topology | how the primary is found, and for how long it is believed |

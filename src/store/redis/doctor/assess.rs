@@ -209,7 +209,7 @@ impl ServerInfo {
                 "replication",
                 format!(
                     "a write is confirmed before any replica has it ({replicas} connected): a \
-                    fail-over may lose it"
+                    failover may lose it"
                 ),
                 "set min-replicas-to-write on the servers, and \
                  RedisStoreBuilder::with_wait_replicas here",

@@ -365,7 +365,7 @@ fn a_doubt_that_is_gone_again_is_kept_and_declared_again() {
     let tracker = EpochTracker::new(1, Duration::from_secs(1));
     read(&tracker, Some(epoch(2, 50, 50, 3))).unwrap();
     assert!(!is_maintenance_due(&tracker));
-    // A fail-over has lost it, and nothing else.
+    // A failover has lost it, and nothing else.
     assert_eq!(read(&tracker, Some(epoch(2, 50, 0, 3))).map(until), Ok(50));
     assert!(is_maintenance_due(&tracker));
     let (id, _) = for_script(&tracker);
